@@ -1,0 +1,1 @@
+"""Backbones: how each family of diffusers pipelines reads a prompt and predicts."""

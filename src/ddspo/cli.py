@@ -1,0 +1,111 @@
+"""The command line: `ddspo run RECIPE [key=value ...]`, one verb a stage, `show` and `list`."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ddspo.errors import InputError
+
+RecipeFile = Annotated[Path, typer.Argument(help="A YAML recipe, for example recipes/scenes.yaml.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="For example train.lr=1e-4.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Throw away what the run folder holds, and start again.")]
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command()
+def run(recipe: RecipeFile, overrides: Overrides = None, fresh: Fresh = False) -> None:
+    """Degrade, sample, train, evaluate, report; run it again to continue."""
+    from ddspo.workflow import STAGES
+
+    _go(recipe, overrides, STAGES, fresh)
+
+
+@app.command()
+def degrade(recipe: RecipeFile, overrides: Overrides = None, fresh: Fresh = False) -> None:
+    """Prompts to prompts.jsonl: every prompt with its degraded variants."""
+    _go(recipe, overrides, ("degrade",), fresh)
+
+
+@app.command()
+def sample(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """prompts.jsonl to pairs/: winning and losing latents from the same noise."""
+    _go(recipe, overrides, ("sample",))
+
+
+@app.command()
+def train(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """pairs/ to aligned/: the trained LoRA or pipeline."""
+    _go(recipe, overrides, ("train",))
+
+
+@app.command()
+def evaluate(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """Base and aligned on the same prompts and seeds: scores.jsonl, images/."""
+    _go(recipe, overrides, ("evaluate",))
+
+
+@app.command()
+def report(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """Everything to report.html and report.json."""
+    _go(recipe, overrides, ("report",))
+
+
+@app.command()
+def show(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """Print the resolved recipe, the meaning of each field as a comment."""
+    from ddspo.recipe import dump, load
+
+    print(dump(load(recipe, overrides or ())), end="")
+
+
+@app.command("list")
+def list_() -> None:
+    """Print every component and what it is."""
+    from ddspo.components import KINDS, find, first_line, names
+
+    table = Table("kind", "name", "what it is", box=None)
+    for kind, folder in KINDS.items():
+        for name in names(kind):
+            table.add_row(folder, name, first_line(find(kind, name)))
+    Console().print(table)
+
+
+def main() -> None:
+    """Entry point: an error of the user's is one line, printed by the first process; every process exits non-zero."""
+    try:
+        app(standalone_mode=True)
+    except InputError as error:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"ddspo: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _go(path: Path, overrides: list[str] | None, stages: tuple[str, ...], fresh: bool = False) -> None:
+    from ddspo.recipe import load
+    from ddspo.workflow import Workflow
+
+    try:
+        flow = Workflow.start(load(path, overrides or ()), fresh=fresh)
+        flow.run(stages)
+    except KeyboardInterrupt:
+        print("ddspo: interrupted; run the same command again to continue", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if "report" in stages and flow.accelerator.is_main_process:
+        print(headline(flow.result()))
+        print(flow.folder.report_html)
+
+
+def headline(result: dict) -> str:
+    """The result in one line."""
+    ((name, metric),) = result["metrics"].items()
+    low, high = metric["interval"]
+    return (
+        f"{name} {metric['base']:.3f} -> {metric['aligned']:.3f} "
+        f"({metric['difference']:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}, {metric['prompts']} prompts)"
+    )

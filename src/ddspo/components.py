@@ -1,0 +1,165 @@
+"""A component is a file: its name in a recipe is the file's name, its dataclass fields are its options."""
+
+import dataclasses
+import difflib
+import importlib
+import inspect
+import pkgutil
+import typing
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Annotated, Any
+
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import Doc
+
+from ddspo.adaptations.base import Adaptation
+from ddspo.backbones.base import Backbone
+from ddspo.degradations.base import Degradation
+from ddspo.detectors.base import Detector
+from ddspo.errors import InputError
+from ddspo.metrics.base import Metric
+from ddspo.objectives.base import Objective
+from ddspo.policy_pairs.base import PolicyPair
+
+KINDS: dict[type, str] = {
+    Objective: "objectives",
+    PolicyPair: "policy_pairs",
+    Adaptation: "adaptations",
+    Degradation: "degradations",
+    Metric: "metrics",
+    Detector: "detectors",
+    Backbone: "backbones",
+}
+
+
+def names(kind: type) -> list[str]:
+    """The components of a kind: the files beside its base.py."""
+    package = importlib.import_module(f"ddspo.{KINDS[kind]}")
+    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if m.name != "base" and m.name[0] != "_")
+
+
+@cache
+def find(kind: type, name: str) -> type:
+    """The class of a component.
+
+    Raises:
+        InputError: There is no file of that name; names the nearest.
+        TypeError: The file does not hold exactly one component.
+    """
+    if name not in names(kind):
+        raise InputError(f"no {name!r} in {KINDS[kind]}{nearest(name, names(kind))}")
+    module = importlib.import_module(f"ddspo.{KINDS[kind]}.{name}")
+    found = [c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__]
+    mine = [c for c in found if issubclass(c, kind) and not inspect.isabstract(c)]
+    if len(mine) != 1:
+        raise TypeError(f"{module.__name__} must hold one {kind.__name__}, not {len(mine)}")
+    return mine[0]
+
+
+def name_of(component: object) -> str:
+    """The recipe name of a component or of its class."""
+    cls = component if inspect.isclass(component) else type(component)
+    return cls.__module__.rpartition(".")[2]
+
+
+def construct(annotation: Any, value: Any, where: str) -> Any:
+    """Build a value of a type from plain data, strictly: components, dataclasses, or whatever pydantic validates.
+
+    Args:
+        annotation: A component's base class, a dataclass, or a leaf type.
+        value: Mappings, lists and scalars, as YAML gives them.
+        where: Dotted path for messages.
+
+    Raises:
+        InputError: Unknown or missing keys, or values of a wrong type; one line that names the place.
+    """
+    plain = _bare(annotation)
+    if plain in KINDS:
+        return _component(plain, value, where)
+    if dataclasses.is_dataclass(plain):
+        return _dataclass(plain, value, where)
+    try:
+        return TypeAdapter(annotation).validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join([where, *map(str, first["loc"])])
+        raise InputError(f"{place}: {first['input']!r}: {_lower(first['msg'])}") from None
+
+
+def plain(value: Any) -> Any:
+    """The inverse of `construct`: mappings, lists and scalars."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {name_of(value): fields} if _kind_of(value) else fields
+    if isinstance(value, tuple | list):
+        return [plain(each) for each in value]
+    return value
+
+
+def docs(cls: type) -> dict[str, str]:
+    """What each field of a dataclass means."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    found = {}
+    for field in dataclasses.fields(cls):
+        notes = getattr(hints[field.name], "__metadata__", ())
+        found[field.name] = next((note.documentation for note in notes if isinstance(note, Doc)), "")
+    return found
+
+
+def first_line(cls: type) -> str:
+    """First line of the docstring of a component's file."""
+    module = inspect.getmodule(cls)
+    return (inspect.getdoc(module) or "").partition("\n")[0]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """': did you mean ...?', or the whole list where nothing is near."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+    return f": did you mean {' or '.join(near)}?" if near else f": one of {', '.join(known)}"
+
+
+def _bare(annotation: Any) -> Any:
+    return typing.get_args(annotation)[0] if typing.get_origin(annotation) is Annotated else annotation
+
+
+def _component(kind: type, value: Any, where: str) -> Any:
+    """`name` or `{name: {option: value}}`."""
+    if isinstance(value, str):
+        value = {value: {}}
+    if not isinstance(value, Mapping) or len(value) != 1:
+        raise InputError(f"{where}: give one name, or one name with options, of {', '.join(names(kind))}")
+    ((name, options),) = value.items()
+    try:
+        cls = find(kind, str(name))
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    return _dataclass(cls, options or {}, f"{where}.{name}")
+
+
+def _dataclass(cls: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise InputError(f"{where}: {value!r}: give its options as key: value")
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    for key in value:
+        if key not in fields:
+            raise InputError(f"{_join(where, key)}: no such key{nearest(str(key), fields)}")
+    for name, field in fields.items():
+        needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if needed and name not in value:
+            raise InputError(f"{_join(where, name)}: missing: {docs(cls)[name] or 'give it'}")
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return cls(**{key: construct(hints[key], each, _join(where, key)) for key, each in value.items()})
+
+
+def _kind_of(value: object) -> type | None:
+    return next((kind for kind in KINDS if isinstance(value, kind)), None)
+
+
+def _join(where: str, key: object) -> str:
+    return f"{where}.{key}" if where else str(key)
+
+
+def _lower(message: str) -> str:
+    return message[:1].lower() + message[1:]

@@ -1,0 +1,1 @@
+"""Degradations: from a prompt to prompts that say less, for the losing policy."""

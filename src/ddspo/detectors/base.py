@@ -1,0 +1,26 @@
+"""What a detector is."""
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import numpy as np
+
+Box = tuple[float, ...]
+"""Left, top, right, bottom in pixels."""
+
+
+class Detection(NamedTuple):
+    """One object that a detector found."""
+
+    name: str
+    confidence: float
+    box: Box
+    colour: str | None = None
+
+
+class Detector(ABC):
+    """Reads one [H, W, 3] uint8 image into detections, most confident first."""
+
+    @abstractmethod
+    def __call__(self, image: np.ndarray) -> list[Detection]:
+        """Find the objects of one image."""

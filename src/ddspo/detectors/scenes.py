@@ -1,0 +1,88 @@
+"""Reads an image of the world back into things: exact on renders, unsure on anything else."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from ddspo.detectors.base import Detection, Detector
+from ddspo.scenes.world import COLOURS, SHAPES, SIZE, Array, coverage
+
+_PALETTE = np.array(list(COLOURS.values()), dtype=np.float32) / 255
+_NAMES = list(COLOURS)
+_UNIT = 6.0
+_AREA = {shape: float(coverage(shape, SIZE / 2, SIZE / 2, _UNIT).sum()) / _UNIT**2 for shape in SHAPES}
+_SHIFT = {
+    shape: tuple(
+        (np.array(ndimage.center_of_mass(coverage(shape, SIZE / 2, SIZE / 2, _UNIT))) + 0.5 - SIZE / 2) / _UNIT
+    )
+    for shape in SHAPES
+}
+
+
+@dataclass(frozen=True)
+class SceneDetector(Detector):
+    """Finds shapes by colour and compares each with the four templates of its own area and centre.
+
+    confidence = ramp(overlap of the best template) * ramp(nearness of the colour), each 0 ... 1.
+    """
+
+    smallest: float = 12.0
+    overlap: tuple[float, float] = (0.60, 0.80)
+    distance: tuple[float, float] = (0.40, 0.22)
+
+    def __call__(self, image: np.ndarray) -> list[Detection]:
+        """Detections in one [32, 32, 3] uint8 image, most confident first."""
+        if image.shape != (SIZE, SIZE, 3):
+            raise ValueError(f"the scenes detector reads {SIZE} x {SIZE} x 3 images, not {image.shape}")
+        pixels = image.astype(np.float32) / 255
+        colour, alpha = _paint(pixels)
+        found = [
+            self._judge(pixels, alpha * (ndimage.binary_dilation(part) & (colour == index)), index)
+            for index in range(len(_NAMES))
+            for part in _parts((alpha > 0.5) & (colour == index))
+        ]
+        return sorted((d for d in found if d is not None), key=lambda d: -d.confidence)
+
+    def _judge(self, pixels: Array, alpha: Array, colour: int) -> Detection | None:
+        area = float(alpha.sum())
+        if area < self.smallest:
+            return None
+        y, x = (c + 0.5 for c in ndimage.center_of_mass(alpha))
+        scores = {shape: _overlap(alpha, shape, x, y, area) for shape in SHAPES}
+        shape = max(scores, key=lambda name: scores[name])
+        core = alpha > 0.85
+        paint = pixels[core].mean(axis=0) if core.any() else np.zeros(3)
+        spread = float(np.linalg.norm(paint - _PALETTE[colour]))
+        confidence = _ramp(scores[shape], *self.overlap) * _ramp(spread, *self.distance)
+        rows, columns = np.where(alpha > 0.5)
+        box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+        return Detection(shape, confidence, tuple(float(side) for side in box), _NAMES[colour])
+
+
+def _paint(pixels: Array) -> tuple[np.ndarray, Array]:
+    """Nearest palette colour of each pixel by hue, and how much of the pixel it covers (0 ... 1)."""
+    chroma = pixels - pixels.mean(axis=-1, keepdims=True)
+    strength = np.linalg.norm(chroma, axis=-1)
+    palette = _PALETTE - _PALETTE.mean(axis=-1, keepdims=True)
+    full = np.linalg.norm(palette, axis=-1)
+    cosine = chroma @ (palette / full[:, None]).T
+    colour = cosine.argmax(axis=-1)
+    return colour, np.clip(strength / full[colour], 0, 1)
+
+
+def _parts(mask: np.ndarray) -> list[np.ndarray]:
+    labels, count = ndimage.label(mask)
+    return [labels == index for index in range(1, count + 1)]
+
+
+def _overlap(alpha: Array, shape: str, x: float, y: float, area: float) -> float:
+    """Soft intersection over union with the template of equal area and centre."""
+    radius = (area / _AREA[shape]) ** 0.5
+    down, right = _SHIFT[shape]
+    template = coverage(shape, x - right * radius, y - down * radius, radius)
+    return float(np.minimum(alpha, template).sum() / np.maximum(alpha, template).sum())
+
+
+def _ramp(value: float, low: float, high: float) -> float:
+    return float(np.clip((value - low) / (high - low), 0, 1))

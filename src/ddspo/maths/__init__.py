@@ -1,0 +1,1 @@
+"""Tensors in, tensors out: no model, no configuration, no device, no files."""

@@ -1,0 +1,1 @@
+"""Metrics: a value for every image, so that statistics can be paired."""

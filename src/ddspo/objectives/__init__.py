@@ -1,0 +1,1 @@
+"""Objectives: from displacements to a loss."""

@@ -1,0 +1,1 @@
+"""Policy pairs: who supplies the reference and the target predictions of both branches."""

@@ -1,0 +1,50 @@
+"""What a policy pair is: reference and target predictions for a noised pair of latents."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from ddspo.maths.pair import Pair
+from ddspo.maths.paths import NoisePath
+
+Condition = Mapping[str, Tensor]
+"""A denoiser's own keyword arguments for a batch of prompts, each [B, ...]."""
+
+
+class Supervision(NamedTuple):
+    """Predictions without gradient on both branches."""
+
+    reference: Pair[Tensor]
+    target: Pair[Tensor]
+
+
+@dataclass(frozen=True)
+class View:
+    """One noised batch of B pairs: latents x0, the noise and times of both branches, x_t, and the two conditions."""
+
+    x0: Pair[Tensor]
+    noise: Pair[Tensor]
+    t: Tensor
+    x_t: Pair[Tensor]
+    condition: Condition
+    degraded: Condition
+    path: NoisePath
+
+
+class Frozen(Protocol):
+    """Predicts without gradient under a frozen policy."""
+
+    def __call__(self, x_t: Tensor, t: Tensor, condition: Condition, who: str = "reference") -> Tensor:
+        """The prediction of policy `who` for [N, ...], [N] and a condition of N rows."""
+        ...
+
+
+class PolicyPair(ABC):
+    """Supplies the reference and the target of every step."""
+
+    @abstractmethod
+    def supervise(self, frozen: Frozen, view: View) -> Supervision:
+        """Reference and target predictions of one noised batch, in as few frozen forwards as they need."""

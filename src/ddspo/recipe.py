@@ -1,0 +1,130 @@
+"""The recipe: a frozen tree of everything that a run depends on, read from YAML with dotted overrides."""
+
+import dataclasses
+import re
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from annotated_types import Ge
+from typing_extensions import Doc
+
+from ddspo import components
+from ddspo.adaptations.base import Adaptation
+from ddspo.adaptations.lora import LoRA
+from ddspo.backbones.base import Model
+from ddspo.degradations.base import Degradation
+from ddspo.degradations.remove_words import RemoveWords
+from ddspo.errors import InputError
+from ddspo.objectives.base import Objective
+from ddspo.objectives.logistic import Logistic
+from ddspo.policy_pairs.base import PolicyPair
+from ddspo.policy_pairs.training_free import TrainingFree
+from ddspo.stages.evaluate import Evaluation
+from ddspo.stages.sample import Sampling
+from ddspo.training.fit import Optimisation
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One run."""
+
+    name: Annotated[str, Doc("the run's folder inside `out`")]
+    model: Annotated[Model, Doc("the pipeline that is aligned, and the frozen reference")]
+    prompts: Annotated[str, Doc("alignment prompts: one a line, or JSONL with `prompt`")]
+    evaluate: Annotated[Evaluation, Doc("how base and aligned are compared")]
+    seed: Annotated[int, Ge(0), Doc("everything random follows from it")] = 0
+    out: Annotated[str, Doc("where run folders are")] = "runs"
+    degradation: Annotated[Degradation, Doc("how prompts are made poorer")] = RemoveWords()
+    sample: Annotated[Sampling, Doc("how pairs are generated")] = Sampling()
+    policy_pair: Annotated[PolicyPair, Doc("who is followed and who is fled")] = TrainingFree()
+    objective: Annotated[Objective, Doc("from displacements to a loss")] = Logistic()
+    adaptation: Annotated[Adaptation, Doc("which weights are trained")] = field(default_factory=LoRA)
+    train: Annotated[Optimisation, Doc("how they are trained")] = Optimisation()
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe, apply `key=value` overrides, and build every component.
+
+    Raises:
+        InputError: The file is missing or no YAML mapping, or a key or value is wrong; one line that says where.
+    """
+    tree = _read(path)
+    for override in overrides:
+        _apply(tree, override)
+    try:
+        recipe = components.construct(Recipe, tree, "")
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    if not _NAME.fullmatch(recipe.name):
+        raise InputError(f"{path}: name {recipe.name!r}: use letters, digits, '_', '-' and '.', not starting with '.'")
+    return recipe
+
+
+def dump(recipe: Recipe) -> str:
+    """The resolved recipe as YAML, each field's meaning as a comment; `load` reads it back to an equal recipe."""
+    return "\n".join(_lines(recipe, 0)) + "\n"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"no recipe {path}: check the path")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: no YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: no recipe: write `key: value` lines")
+    return tree
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    """Set one dotted key; a component given by name alone opens up, one of another name is replaced."""
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise InputError(f"{override!r} is no override: write key=value, for example train.lr=1e-4")
+    *parents, last = key.split(".")
+    for name in parents:
+        below = tree.get(name)
+        if not isinstance(below, dict):
+            below = {} if below is None else {below: {}} if isinstance(below, str) else None
+        if below is None:
+            raise InputError(f"{override!r}: {name} holds no further keys")
+        tree[name] = below
+        tree = below
+    try:
+        tree[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InputError(f"{override!r}: the value is no YAML: quote it") from None
+
+
+def _lines(value: Any, depth: int) -> list[str]:
+    lines = []
+    docs = components.docs(type(value))
+    for each in dataclasses.fields(value):
+        child = getattr(value, each.name)
+        comment = f"  # {docs[each.name]}" if docs[each.name] else ""
+        lines.append(f"{'  ' * depth}{each.name}:{_scalar(child)}{comment}")
+        if dataclasses.is_dataclass(child):
+            lines += _below(child, depth + 1)
+    return lines
+
+
+def _below(child: Any, depth: int) -> list[str]:
+    """A component's name and options, or a group's fields."""
+    if isinstance(child, tuple(components.KINDS)):
+        options = _lines(child, depth + 1)
+        return [f"{'  ' * depth}{components.name_of(child)}:{'' if options else ' {}'}", *options]
+    return _lines(child, depth)
+
+
+def _scalar(value: Any) -> str:
+    if dataclasses.is_dataclass(value):
+        return ""
+    plain = typing.cast(Any, components.plain(value))
+    return " " + yaml.safe_dump(plain, default_flow_style=True, width=10**6).removesuffix("...\n").strip()

@@ -1,0 +1,193 @@
+"""The folder of a run: its paths, atomic writes, and the manifest of what was begun and finished.
+
+Every file appears under its final name only when it is whole: it is written beside it and renamed.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ddspo.errors import InputError
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run. Stages talk through these files and never import one another."""
+
+    path: Path
+
+    @property
+    def prompts(self) -> Path:
+        """Rows {id, prompt, degraded: [...], seed}."""
+        return self.path / "prompts.jsonl"
+
+    @property
+    def pairs(self) -> Path:
+        """Folder of parquet shards {id, prompt, degraded, seed, win, lose}."""
+        return self.path / "pairs"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of resumable training states, one folder a step."""
+        return self.path / "checkpoints"
+
+    @property
+    def log(self) -> Path:
+        """One row of health metrics an update."""
+        return self.path / "log.jsonl"
+
+    @property
+    def aligned(self) -> Path:
+        """The result: an ordinary diffusers LoRA or pipeline folder."""
+        return self.path / "aligned"
+
+    @property
+    def images(self) -> Path:
+        """Folder of PNG files: pairs/, base/, aligned/."""
+        return self.path / "images"
+
+    @property
+    def scores(self) -> Path:
+        """One row an evaluated image."""
+        return self.path / "scores.jsonl"
+
+    @property
+    def evaluation(self) -> Path:
+        """Chosen guidance scales and fidelity of base and aligned."""
+        return self.path / "evaluation.json"
+
+    @property
+    def report_html(self) -> Path:
+        """The page to look at."""
+        return self.path / "report.html"
+
+    @property
+    def report_json(self) -> Path:
+        """The same figures for programs."""
+        return self.path / "report.json"
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def environment(self) -> Path:
+        """Versions of what ran, and on what."""
+        return self.path / "environment.json"
+
+    @property
+    def manifest(self) -> Path:
+        """{stage: {key, seconds, finished, settings}}."""
+        return self.path / "manifest.json"
+
+    def stages(self) -> Row:
+        """The manifest, empty where nothing has begun."""
+        return json.loads(self.manifest.read_text()) if self.manifest.exists() else {}
+
+    @contextmanager
+    def stage(self, name: str, settings: Any, *, writes: bool = True) -> Iterator[bool]:
+        """Enter a stage; yields whether there is work left. Leaving without an error marks it finished.
+
+        Args:
+            name: The stage's name.
+            settings: Everything its result depends on, as plain data; kept in the manifest.
+            writes: Whether this process keeps the manifest (only the first one may).
+
+        Raises:
+            InputError: The stage was begun with other settings.
+        """
+        entry = self.stages().get(name, {})
+        key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+        if entry and entry["key"] != key:
+            where = ", ".join(sorted(differences(entry["settings"], settings)))
+            raise InputError(
+                f"{self.path}: stage {name} was begun with another {where}: choose another name=..., or add --fresh "
+                "to throw that run away"
+            )
+        if entry.get("finished"):
+            yield False
+            return
+        began, spent = time.monotonic(), entry.get("seconds", 0.0)
+        self._record(name, writes, key=key, settings=settings, seconds=spent, finished=False)
+        done = False
+        try:
+            yield True
+            done = True
+        finally:
+            seconds = round(spent + time.monotonic() - began, 2)
+            self._record(name, writes, key=key, settings=settings, seconds=seconds, finished=done)
+
+    def _record(self, name: str, writes: bool, **entry: Any) -> None:
+        if writes:
+            write_json(self.manifest, self.stages() | {name: entry})
+
+
+def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
+    """Dotted names of what differs between two trees of plain data."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for name in old.keys() | new.keys():
+            yield from differences(old.get(name), new.get(name), f"{path}.{name}" if path else str(name))
+    elif old != new:
+        yield path
+
+
+def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Call `write` with a temporary path beside `path`, then rename it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    write(partial)
+    os.replace(partial, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole text file or nothing."""
+    replace_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a whole JSON file or nothing."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_yaml(path: Path, value: Any) -> None:
+    """Write a whole YAML file or nothing."""
+    write_text(path, yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a whole JSONL file or nothing."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Rows of a JSONL file.
+
+    Raises:
+        InputError: A line is not a JSON object; names the file and the line.
+    """
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if line.strip():
+            rows.append(_row(line, f"{path}:{number}"))
+    return rows
+
+
+def _row(line: str, where: str) -> Row:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}: not JSON ({error.msg}): write one object a line") from None
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: {type(row).__name__} in place of an object: write one {{...}} a line")
+    return row

@@ -1,0 +1,337 @@
+"""Trains the shipped miniature pipeline: `python -m ddspo.scenes.build OUT` (seeded, resumable, CPU hours or less).
+
+Draws scenes, fits an AutoencoderKL, then fits a CLIPTextModel and a UNet2DConditionModel together on web-like
+captions with the plain diffusion loss |eps_theta(x_t, t, c) - eps|^2, and saves the exponential moving average of the
+weights as an ordinary StableDiffusionPipeline folder in fp16. Run it again to continue after an interruption; launch
+it with `ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 -m ddspo.scenes.build OUT` to use both cores of a small machine.
+"""
+
+import io
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+import typer
+from accelerate import Accelerator
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.training_utils import EMAModel
+from PIL import Image
+from rich.progress import track
+from torch import Tensor, nn
+from torch.nn.functional import l1_loss, mse_loss
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from ddspo.run_folder import replace_atomically, write_rows
+from ddspo.scenes.prompts import (
+    LEADS,
+    NUMBERS,
+    PLURALS,
+    RELATIONS,
+    SPLITS,
+    TAGS,
+    caption,
+    contents,
+    item,
+    scene_for,
+    split_items,
+)
+from ddspo.scenes.world import COLOURS, SHAPES, Scene, render
+
+LATENT_NOISE = 0.1
+"""Standard deviation of the noise that the decoder learns to ignore, in units of the latents' own."""
+WIDTH = 96
+TOKENS = 16
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long each part is trained."""
+
+    scenes: int = 60_000
+    autoencoder_steps: int = 2_500
+    steps: int = 10_000
+    batch: int = 128
+    lr: float = 1e-3
+    seed: int = 0
+
+
+Captioned = tuple[Scene, str | None]
+
+
+def draw(count: int, seed: int) -> tuple[np.ndarray, list[Captioned]]:
+    """Random scenes of the six tags, each tag as often: images [count, 32, 32, 3] uint8, scenes and relations."""
+    rng = np.random.default_rng(seed)
+    choices = {tag: list(contents(tag)) for tag in TAGS}
+    images, scenes = [], []
+    for index in track(range(count), "drawing scenes"):
+        tag = TAGS[index % len(TAGS)]
+        include = choices[tag][rng.integers(len(choices[tag]))]
+        scene = scene_for(item("", tag, include), rng)
+        images.append(render(scene, rng))
+        scenes.append((scene, include[1]["position"][0] if tag == "position" else None))
+    return np.stack(images), scenes
+
+
+def make_tokenizer() -> CLIPTokenizer:
+    """A CLIPTokenizer that knows the world's words whole and spells every other word out in letters."""
+    leads = " ".join(lead for split in LEADS.values() for lead in split)
+    text = " ".join([leads, *SHAPES, *PLURALS.values(), *COLOURS, *NUMBERS.values(), *RELATIONS, "and"])
+    letters = [chr(code) for code in range(33, 127)]
+    vocab = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
+    merges: list[tuple[str, str]] = []
+    for word in sorted(set(text.split())):
+        pieces = [*word[:-1], f"{word[-1]}</w>"]
+        while len(pieces) > 1:
+            pair = (pieces[0], pieces[1])
+            if pair not in merges:
+                merges.append(pair)
+                vocab.append("".join(pair))
+            pieces = ["".join(pair), *pieces[2:]]
+    return CLIPTokenizer(
+        vocab={token: index for index, token in enumerate(dict.fromkeys(vocab))},
+        merges=merges,
+        model_max_length=TOKENS,
+    )
+
+
+def make_models(tokenizer: CLIPTokenizer) -> tuple[AutoencoderKL, CLIPTextModel, UNet2DConditionModel]:
+    """The three networks with random weights."""
+    autoencoder = AutoencoderKL(
+        block_out_channels=(8, 16, 32),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        latent_channels=8,
+        norm_num_groups=4,
+        sample_size=32,
+        mid_block_add_attention=False,
+    )
+    text = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=WIDTH,
+            intermediate_size=4 * WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=TOKENS,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        in_channels=8,
+        out_channels=8,
+        block_out_channels=(48, 96),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("CrossAttnUpBlock2D",) * 2,
+        cross_attention_dim=WIDTH,
+        attention_head_dim=4,
+        norm_num_groups=8,
+    )
+    return autoencoder, text, unet
+
+
+def make_scheduler() -> DDIMScheduler:
+    """Stable Diffusion 1's noise schedule."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+
+
+def to_tensor(images: np.ndarray) -> Tensor:
+    """[N, H, W, 3] uint8 to [N, 3, H, W] in -1..1."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def fit_autoencoder(autoencoder: AutoencoderKL, images: np.ndarray, steps: int, seed: int) -> None:
+    """Reconstruct with |x - d(z + n)| + |x - d(z + n)|^2 and a weak pull of z to zero mean and unit variance."""
+    rng = np.random.default_rng([seed, 1])
+    optimizer = torch.optim.AdamW(autoencoder.parameters(), lr=3e-3, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps, pct_start=0.05)
+    for step in track(range(steps), "fitting the autoencoder"):
+        x = to_tensor(images[rng.integers(len(images), size=32)])
+        z = autoencoder.encode(x).latent_dist.mode()
+        spread = z.std(dim=(0, 2, 3), keepdim=True)
+        y = autoencoder.decode(z + LATENT_NOISE * spread.detach() * torch.randn_like(z)).sample
+        pull = (spread - 1).square().mean() + z.mean(dim=(0, 2, 3)).square().mean()
+        loss = l1_loss(y, x) + 4 * mse_loss(y, x) + 0.01 * pull
+        loss.backward()
+        nn.utils.clip_grad_norm_(autoencoder.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        if step % 100 == 0:
+            print(json.dumps({"part": "autoencoder", "step": step, "loss": round(loss.item(), 5)}), flush=True)
+
+
+@torch.no_grad()
+def encode_all(autoencoder: AutoencoderKL, images: np.ndarray) -> Tensor:
+    """Latents of all images and, set in the autoencoder's config, the factor that gives them unit variance."""
+    parts = [autoencoder.encode(to_tensor(images[i : i + 256])).latent_dist.mode() for i in range(0, len(images), 256)]
+    latents = torch.cat(parts)
+    autoencoder.register_to_config(scaling_factor=1.0 / latents.std().item())
+    return latents * autoencoder.config.scaling_factor
+
+
+class Denoiser(nn.Module):
+    """Text encoder and UNet as one module, so that they are trained, averaged and distributed together."""
+
+    def __init__(self, text: CLIPTextModel, unet: UNet2DConditionModel) -> None:
+        super().__init__()
+        self.text, self.unet = text, unet
+
+    def forward(self, x_t: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
+        """Predict the noise."""
+        return self.unet(x_t, t, self.text(tokens).last_hidden_state).sample
+
+
+def batch_at(
+    step: int, settings: Settings, latents: Tensor, scenes: list[Captioned], tokenizer: CLIPTokenizer
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The global batch of one step, a function of seed and step only: x0, noise, t, tokens."""
+    rng = np.random.default_rng([settings.seed, 2, step])
+    rows = rng.integers(len(scenes), size=settings.batch)
+    texts = ["" if rng.random() < 0.1 else caption(*scenes[row], rng) for row in rows]
+    noise = torch.from_numpy(rng.standard_normal((settings.batch, *latents.shape[1:]), dtype=np.float32))
+    t = torch.from_numpy(rng.integers(1000, size=settings.batch))
+    tokens = tokenizer(texts, padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt").input_ids
+    return latents[torch.from_numpy(rows)], noise, t, tokens
+
+
+def fit_denoiser(
+    model: Denoiser,
+    latents: Tensor,
+    scenes: list[Captioned],
+    tokenizer: CLIPTokenizer,
+    settings: Settings,
+    work: Path,
+    accelerator: Accelerator,
+) -> EMAModel:
+    """Fit by plain denoising; checkpoints every 500 steps in `work`; returns the average of the weights."""
+    scheduler = make_scheduler()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, settings.lr, total_steps=settings.steps + 1, pct_start=min(0.05, 500 / settings.steps)
+    )
+    ema = EMAModel(model.parameters(), decay=0.999)
+    state = work / "denoiser.pt"
+    start = _load(state, model, optimizer, schedule, ema) if state.exists() else 0
+    wrapped = accelerator.prepare(model)
+    share = slice(accelerator.process_index, None, accelerator.num_processes)
+    began, running = time.monotonic(), 0.0
+    for step in track(range(start, settings.steps), "fitting the denoiser", disable=not accelerator.is_main_process):
+        x0, noise, t, tokens = (part[share] for part in batch_at(step, settings, latents, scenes, tokenizer))
+        loss = mse_loss(wrapped(scheduler.add_noise(x0, noise, t), t, tokens), noise)
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        ema.step(model.parameters())
+        running += (loss.item() - running) / min(step - start + 1, 200)
+        if accelerator.is_main_process and (step + 1) % 250 == 0:
+            rate = (step + 1 - start) * settings.batch / (time.monotonic() - began)
+            row = {"part": "denoiser", "step": step + 1, "loss": round(running, 5), "images_per_second": round(rate)}
+            print(json.dumps(row), flush=True)
+            _save(state, model, optimizer, schedule, ema, step + 1)
+    return ema
+
+
+def _save(path: Path, model: Any, optimizer: Any, schedule: Any, ema: EMAModel, step: int) -> None:
+    parts = {"model": model, "optimizer": optimizer, "schedule": schedule, "ema": ema}
+    torch.save({name: part.state_dict() for name, part in parts.items()} | {"step": step}, path.with_suffix(".tmp"))
+    os.replace(path.with_suffix(".tmp"), path)
+
+
+def _load(path: Path, model: Any, optimizer: Any, schedule: Any, ema: EMAModel) -> int:
+    saved = torch.load(path, weights_only=True)
+    for name, part in {"model": model, "optimizer": optimizer, "schedule": schedule, "ema": ema}.items():
+        part.load_state_dict(saved[name])
+    return int(saved["step"])
+
+
+def pipeline(
+    autoencoder: AutoencoderKL, text: CLIPTextModel, unet: UNet2DConditionModel, tokenizer: CLIPTokenizer
+) -> StableDiffusionPipeline:
+    """The parts as an ordinary pipeline."""
+    return StableDiffusionPipeline(
+        vae=autoencoder,
+        text_encoder=text,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=make_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def build(out: Path, work: Path, settings: Settings) -> None:
+    """Train everything and write `out`/model, `out`/prompts and references; intermediate state lives in `work`."""
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    work.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(settings.seed)
+    tokenizer = make_tokenizer()
+    autoencoder, text, unet = make_models(tokenizer)
+    if accelerator.is_main_process:
+        print(json.dumps({"part": "settings", **asdict(settings)}), flush=True)
+    images, scenes = draw(settings.scenes, settings.seed)
+    if accelerator.is_main_process and not (work / "autoencoder").exists():
+        fit_autoencoder(autoencoder, images, settings.autoencoder_steps, settings.seed)
+        autoencoder.save_pretrained(work / "autoencoder.tmp")
+        os.replace(work / "autoencoder.tmp", work / "autoencoder")
+    accelerator.wait_for_everyone()
+    autoencoder = AutoencoderKL.from_pretrained(work / "autoencoder")
+    latents = encode_all(autoencoder, images)
+    model = Denoiser(text, unet)
+    ema = fit_denoiser(model, latents, scenes, tokenizer, settings, work, accelerator)
+    if accelerator.is_main_process:
+        ema.copy_to(model.parameters())
+        pipeline(autoencoder, text, unet, tokenizer).to(dtype=torch.float16).save_pretrained(out / "model")
+        write_data(out)
+    accelerator.end_training()
+
+
+def write_data(folder: Path) -> None:
+    """Write the prompt files of the three splits, and fresh renders of the evaluation prompts as references."""
+    for split in SPLITS:
+        rows = [{"id": f"{split}-{number:04d}"} | row for number, row in enumerate(split_items(split))]
+        write_rows(folder / "prompts" / f"{split}.jsonl", rows)
+    rng = np.random.default_rng(7)
+    images = [render(scene_for(row, rng), rng) for row in split_items("evaluation") for _ in range(3)]
+    table = pa.table({"image": pa.array([_png(image) for image in images], pa.binary())})
+    replace_atomically(folder / "references.parquet", lambda path: pq.write_table(table, path))
+
+
+def _png(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def main(
+    out: Path,
+    work: Annotated[Path, typer.Option(help="Where intermediate state is kept.")] = Path("runs/scenes-build"),
+    steps: Annotated[int, typer.Option(help="Updates of the denoiser.")] = Settings.steps,
+    seed: Annotated[int, typer.Option(help="Everything random follows from it.")] = Settings.seed,
+) -> None:
+    """Train the miniature pipeline and write it to OUT."""
+    build(out, work, Settings(steps=steps, seed=seed))
+
+
+if __name__ == "__main__":
+    typer.run(main)

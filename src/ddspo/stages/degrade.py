@@ -1,0 +1,34 @@
+"""prompts -> prompts.jsonl: every prompt with its degraded variants."""
+
+from collections.abc import Sequence
+
+from ddspo import draws
+from ddspo.degradations.base import Degradation
+from ddspo.progress import Progress
+from ddspo.run_folder import Row, RunFolder, write_rows
+
+AT_ONCE = 256
+
+
+def degrade(
+    run: RunFolder, prompts: Sequence[Row], degradation: Degradation, seed: int, progress: Progress
+) -> list[Row]:
+    """Write and return rows {id, prompt, degraded, seed}, in the order of the prompts.
+
+    Raises:
+        InputError: A prompt cannot be degraded.
+    """
+    rows: list[Row] = []
+    with progress.task("degrade", len(prompts)) as advance:
+        for first in range(0, len(prompts), AT_ONCE):
+            part = prompts[first : first + AT_ONCE]
+            seeds = [draws.stable_seed(seed, row["id"], "degrade") for row in part]
+            variants = degradation([row["prompt"] for row in part], seeds)
+            rows += [_row(*each) for each in zip(part, variants, seeds, strict=True)]
+            advance(len(part), "")
+    write_rows(run.prompts, rows)
+    return rows
+
+
+def _row(prompt: Row, degraded: list[str], seed: int) -> Row:
+    return {"id": prompt["id"], "prompt": prompt["prompt"], "degraded": degraded, "seed": seed}

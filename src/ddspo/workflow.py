@@ -1,0 +1,211 @@
+"""Carries a recipe through the stages: checks everything first, skips what is finished, continues what is not."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from ddspo import components, recipe
+from ddspo.backbones.base import Backbone, check, local
+from ddspo.errors import InputError
+from ddspo.progress import Progress
+from ddspo.prompt_files import read_prompts
+from ddspo.recipe import Recipe
+from ddspo.run_folder import Row, RunFolder, write_json, write_text
+from ddspo.stages.degrade import degrade
+from ddspo.stages.evaluate import MODELS, Evaluate, read_images
+from ddspo.stages.report import report
+from ddspo.stages.sample import read_pairs, sample
+from ddspo.stages.train import Method, train
+from ddspo.training.fit import check_batch
+
+STAGES = ("degrade", "sample", "train", "evaluate", "report")
+PACKAGES = ("ddspo", "torch", "diffusers", "transformers", "accelerate", "peft", "numpy")
+
+MECHANICAL = ("device_batch", "checkpoint_every", "keep")
+"""Training options that change memory or disk but not the result: an interrupted run may go on with others."""
+
+
+@dataclass
+class Workflow:
+    """One recipe on its way through the stages."""
+
+    recipe: Recipe
+    accelerator: Accelerator
+    progress: Progress
+    prompts: list[Row] = field(default_factory=list)
+    items: dict[str, list[Row]] = field(default_factory=dict)
+
+    @classmethod
+    def start(cls, given: Recipe, *, fresh: bool = False) -> "Workflow":
+        """Check all inputs, then make the run folder.
+
+        Raises:
+            InputError: Anything in the recipe cannot work.
+        """
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        accelerator = Accelerator(gradient_accumulation_steps=check_batch(given.train, processes))
+        flow = cls(given, accelerator, Progress(speaks=accelerator.is_main_process))
+        flow._check()
+        if accelerator.is_main_process:
+            if fresh:
+                shutil.rmtree(flow.folder.path, ignore_errors=True)
+            flow._describe()
+        accelerator.wait_for_everyone()
+        return flow
+
+    @property
+    def folder(self) -> RunFolder:
+        """Where the run lives."""
+        return RunFolder(Path(self.recipe.out) / self.recipe.name)
+
+    def run(self, stages: tuple[str, ...] = STAGES) -> None:
+        """Go through some stages in order; each is skipped where it is finished."""
+        for name in stages:
+            self._needs(name)
+            writes = self.accelerator.is_main_process
+            with self.folder.stage(name, self._settings(name), writes=writes) as left:
+                if left:
+                    self._run_stage(name)
+            self.accelerator.wait_for_everyone()
+            if writes:
+                seconds = self.folder.stages()[name]["seconds"]
+                self.progress.say(f"{name:<9} {'done' if left else 'kept'} in {seconds:.0f} s -> {self._result(name)}")
+
+    def result(self) -> Row:
+        """The report of a finished run."""
+        return json.loads(self.folder.report_json.read_text())
+
+    def _run_stage(self, name: str) -> None:
+        steps: dict[str, Callable[[], object]] = {
+            "degrade": self._degrade,
+            "sample": self._sample,
+            "train": self._train,
+            "evaluate": self._evaluate,
+            "report": self._report,
+        }
+        steps[name]()
+
+    def _degrade(self) -> None:
+        if self.accelerator.is_main_process:
+            degrade(self.folder, self.prompts, self.recipe.degradation, self.recipe.seed, self.progress)
+
+    def _sample(self) -> None:
+        given = self.recipe
+        sample(self.folder, self._backbone(), given.sample, given.seed, self.accelerator, self.progress)
+
+    def _train(self) -> None:
+        given = self.recipe
+        method = Method(given.policy_pair, given.objective, given.adaptation)
+        data = read_pairs(self.folder)
+        train(
+            self.folder, self._backbone(), data, method, given.train, given.seed, self.accelerator, self.progress
+        )
+
+    def _evaluate(self) -> None:
+        given = self.recipe
+        backbones = {name: self._backbone() for name in MODELS}
+        given.adaptation.load(backbones["aligned"], self.folder.aligned)
+        Evaluate(
+            folder=self.folder,
+            backbones=backbones,
+            items=self.items,
+            settings=given.evaluate,
+            metric_name=components.name_of(given.evaluate.metric),
+            seed=given.seed,
+            accelerator=self.accelerator,
+            progress=self.progress,
+        ).run()
+
+    def _report(self) -> None:
+        if self.accelerator.is_main_process:
+            report(self.folder, self.recipe.name)
+
+    def _backbone(self) -> Backbone:
+        model = self.recipe.model
+        return components.find(Backbone, model.backbone).load(model).to(self.accelerator.device)
+
+    def _settings(self, name: str) -> Any:
+        """What a stage's result depends on, beyond the files of earlier stages."""
+        tree = components.plain(self.recipe)
+        tree["train"] = {key: value for key, value in tree["train"].items() if key not in MECHANICAL}
+        tree["rows"] = _digest(self.prompts)
+        tree["items"] = _digest(self.items)
+        keys = {
+            "degrade": ("seed", "rows", "degradation"),
+            "sample": ("seed", "model", "sample"),
+            "train": ("seed", "model", "policy_pair", "objective", "adaptation", "train"),
+            "evaluate": ("seed", "model", "evaluate", "items"),
+            "report": ("name",),
+        }
+        return {key: tree[key] for key in keys[name]}
+
+    def _result(self, name: str) -> Path:
+        folder = self.folder
+        results = (folder.prompts, folder.pairs, folder.aligned, folder.scores, folder.report_html)
+        return dict(zip(STAGES, results, strict=True))[name]
+
+    def _needs(self, name: str) -> None:
+        """Earlier stages must be finished; a stage that was not begun here is not run behind the user's back."""
+        finished = self.folder.stages()
+        for earlier in STAGES[: STAGES.index(name)]:
+            if not finished.get(earlier, {}).get("finished"):
+                raise InputError(f"{self.folder.path}: {earlier} is not finished: run `ddspo {earlier}` or `ddspo run`")
+
+    def _check(self) -> None:
+        """Everything that can be found wrong before any long work."""
+        given = self.recipe
+        backbone = components.find(Backbone, given.model.backbone)
+        check(given.model, backbone.pipeline_class.__name__)
+        self.prompts = read_prompts(_file(given.prompts), "prompts")
+        given.degradation([row["prompt"] for row in self.prompts], [0] * len(self.prompts))
+        self.items = {
+            "validation": self._items(given.evaluate.validation, "evaluate.validation"),
+            "evaluation": self._items(given.evaluate.prompts, "evaluate.prompts"),
+        }
+        if given.evaluate.references:
+            next(iter(read_images(given.evaluate.references)), None)
+
+    def _items(self, path: str, name: str) -> list[Row]:
+        rows = read_prompts(_file(path), name)
+        for number, row in enumerate(rows, start=1):
+            fault = self.recipe.evaluate.metric.check(row)
+            if fault:
+                raise InputError(f"{name}: {path}:{number}: {fault}: give a row that the metric can read")
+        return rows
+
+    def _describe(self) -> None:
+        """Write down what runs, and on what."""
+        versions = {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()}
+        machine = {
+            "platform": platform.platform(),
+            "device": str(self.accelerator.device),
+            "processes": str(self.accelerator.num_processes),
+            "threads": str(torch.get_num_threads()),
+        }
+        write_text(self.folder.recipe, recipe.dump(self.recipe))
+        write_json(self.folder.environment, {"versions": versions, "machine": machine})
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _file(path: str) -> Path:
+    return local(path) or Path(path)
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
