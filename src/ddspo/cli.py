@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,7 +13,7 @@ from ddspo.errors import InputError
 
 RecipeFile = Annotated[Path, typer.Argument(help="A YAML recipe, for example recipes/scenes.yaml.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="For example train.lr=1e-4.")]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Throw away what the run folder holds, and start again.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Throw away what this stage and later ones left.")]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -33,27 +33,27 @@ def degrade(recipe: RecipeFile, overrides: Overrides = None, fresh: Fresh = Fals
 
 
 @app.command()
-def sample(recipe: RecipeFile, overrides: Overrides = None) -> None:
+def sample(recipe: RecipeFile, overrides: Overrides = None, fresh: Fresh = False) -> None:
     """prompts.jsonl to pairs/: winning and losing latents from the same noise."""
-    _go(recipe, overrides, ("sample",))
+    _go(recipe, overrides, ("sample",), fresh)
 
 
 @app.command()
-def train(recipe: RecipeFile, overrides: Overrides = None) -> None:
+def train(recipe: RecipeFile, overrides: Overrides = None, fresh: Fresh = False) -> None:
     """pairs/ to aligned/: the trained LoRA or pipeline."""
-    _go(recipe, overrides, ("train",))
+    _go(recipe, overrides, ("train",), fresh)
 
 
 @app.command()
-def evaluate(recipe: RecipeFile, overrides: Overrides = None) -> None:
+def evaluate(recipe: RecipeFile, overrides: Overrides = None, fresh: Fresh = False) -> None:
     """Base and aligned on the same prompts and seeds: scores.jsonl, images/."""
-    _go(recipe, overrides, ("evaluate",))
+    _go(recipe, overrides, ("evaluate",), fresh)
 
 
 @app.command()
-def report(recipe: RecipeFile, overrides: Overrides = None) -> None:
+def report(recipe: RecipeFile, overrides: Overrides = None, fresh: Fresh = False) -> None:
     """Everything to report.html and report.json."""
-    _go(recipe, overrides, ("report",))
+    _go(recipe, overrides, ("report",), fresh)
 
 
 @app.command()
@@ -86,12 +86,12 @@ def main() -> None:
         sys.exit(2)
 
 
-def _go(path: Path, overrides: list[str] | None, stages: tuple[str, ...], fresh: bool = False) -> None:
+def _go(path: Path, overrides: list[str] | None, stages: tuple[str, ...], fresh: bool) -> None:
     from ddspo.recipe import load
     from ddspo.workflow import Workflow
 
     try:
-        flow = Workflow.start(load(path, overrides or ()), fresh=fresh)
+        flow = Workflow.start(load(path, overrides or ()), fresh_from=stages[0] if fresh else None)
         flow.run(stages)
     except KeyboardInterrupt:
         print("ddspo: interrupted; run the same command again to continue", file=sys.stderr)
@@ -101,7 +101,7 @@ def _go(path: Path, overrides: list[str] | None, stages: tuple[str, ...], fresh:
         print(flow.folder.report_html)
 
 
-def headline(result: dict) -> str:
+def headline(result: dict[str, Any]) -> str:
     """The result in one line."""
     ((name, metric),) = result["metrics"].items()
     low, high = metric["interval"]

@@ -40,7 +40,7 @@ def names(kind: type) -> list[str]:
 
 
 @cache
-def find(kind: type, name: str) -> type:
+def find(kind: type, name: str) -> Any:
     """The class of a component.
 
     Raises:

@@ -48,7 +48,11 @@ class Progress:
             disable=not self.speaks,
         ) as bars:
             bar = bars.add_task(name, total=total, completed=done, note="")
-            yield lambda count, note="": bars.update(bar, advance=count, note=note)
+
+            def advance(count: int, note: str) -> None:
+                bars.update(bar, advance=count, note=note)
+
+            yield advance
 
     def say(self, line: str) -> None:
         """Print one line."""

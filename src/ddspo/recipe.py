@@ -40,12 +40,12 @@ class Recipe:
     evaluate: Annotated[Evaluation, Doc("how base and aligned are compared")]
     seed: Annotated[int, Ge(0), Doc("everything random follows from it")] = 0
     out: Annotated[str, Doc("where run folders are")] = "runs"
-    degradation: Annotated[Degradation, Doc("how prompts are made poorer")] = RemoveWords()
-    sample: Annotated[Sampling, Doc("how pairs are generated")] = Sampling()
-    policy_pair: Annotated[PolicyPair, Doc("who is followed and who is fled")] = TrainingFree()
-    objective: Annotated[Objective, Doc("from displacements to a loss")] = Logistic()
+    degradation: Annotated[Degradation, Doc("how prompts are made poorer")] = field(default_factory=RemoveWords)
+    sample: Annotated[Sampling, Doc("how pairs are generated")] = field(default_factory=Sampling)
+    policy_pair: Annotated[PolicyPair, Doc("who is followed and who is fled")] = field(default_factory=TrainingFree)
+    objective: Annotated[Objective, Doc("from displacements to a loss")] = field(default_factory=Logistic)
     adaptation: Annotated[Adaptation, Doc("which weights are trained")] = field(default_factory=LoRA)
-    train: Annotated[Optimisation, Doc("how they are trained")] = Optimisation()
+    train: Annotated[Optimisation, Doc("how they are trained")] = field(default_factory=Optimisation)
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -61,6 +61,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         recipe = components.construct(Recipe, tree, "")
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+    assert isinstance(recipe, Recipe)
     if not _NAME.fullmatch(recipe.name):
         raise InputError(f"{path}: name {recipe.name!r}: use letters, digits, '_', '-' and '.', not starting with '.'")
     return recipe

@@ -3,9 +3,9 @@
 Every file appears under its final name only when it is whole: it is written beside it and renamed.
 """
 
-import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -62,6 +62,11 @@ class RunFolder:
         return self.path / "scores.jsonl"
 
     @property
+    def parts(self) -> Path:
+        """Folder of score rows, one file a generated batch."""
+        return self.path / "scores"
+
+    @property
     def evaluation(self) -> Path:
         """Chosen guidance scales and fidelity of base and aligned."""
         return self.path / "evaluation.json"
@@ -88,12 +93,27 @@ class RunFolder:
 
     @property
     def manifest(self) -> Path:
-        """{stage: {key, seconds, finished, settings}}."""
+        """{stage: {settings, seconds, finished}}."""
         return self.path / "manifest.json"
 
     def stages(self) -> Row:
         """The manifest, empty where nothing has begun."""
         return json.loads(self.manifest.read_text()) if self.manifest.exists() else {}
+
+    def check(self, name: str, settings: Any) -> Row:
+        """The manifest's entry of a stage, empty if it was not begun.
+
+        Raises:
+            InputError: The stage was begun with other settings.
+        """
+        entry = self.stages().get(name, {})
+        if entry and entry["settings"] != settings:
+            where = ", ".join(sorted(differences(entry["settings"], settings)))
+            raise InputError(
+                f"{self.path}: stage {name} was begun with another {where}: choose another name=..., or add --fresh "
+                f"to `ddspo {name}` or `ddspo run`, which throws away what this stage and later ones left"
+            )
+        return entry
 
     @contextmanager
     def stage(self, name: str, settings: Any, *, writes: bool = True) -> Iterator[bool]:
@@ -107,26 +127,38 @@ class RunFolder:
         Raises:
             InputError: The stage was begun with other settings.
         """
-        entry = self.stages().get(name, {})
-        key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-        if entry and entry["key"] != key:
-            where = ", ".join(sorted(differences(entry["settings"], settings)))
-            raise InputError(
-                f"{self.path}: stage {name} was begun with another {where}: choose another name=..., or add --fresh "
-                "to throw that run away"
-            )
+        entry = self.check(name, settings)
         if entry.get("finished"):
             yield False
             return
         began, spent = time.monotonic(), entry.get("seconds", 0.0)
-        self._record(name, writes, key=key, settings=settings, seconds=spent, finished=False)
+        self._record(name, writes, settings=settings, seconds=spent, finished=False)
         done = False
         try:
             yield True
             done = True
         finally:
             seconds = round(spent + time.monotonic() - began, 2)
-            self._record(name, writes, key=key, settings=settings, seconds=seconds, finished=done)
+            self._record(name, writes, settings=settings, seconds=seconds, finished=done)
+
+    def clear(self, names: Iterable[str]) -> None:
+        """Forget some stages and delete their files, and nothing else."""
+        names = set(names)
+        for path in [path for name in names for path in self._outputs[name]]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        if self.manifest.exists():
+            write_json(self.manifest, {name: row for name, row in self.stages().items() if name not in names})
+
+    @property
+    def _outputs(self) -> dict[str, tuple[Path, ...]]:
+        pictures = self.images
+        return {
+            "degrade": (self.prompts,),
+            "sample": (self.pairs, pictures / "pairs"),
+            "train": (self.checkpoints, self.log, self.aligned),
+            "evaluate": (self.parts, self.scores, self.evaluation, pictures / "base", pictures / "aligned"),
+            "report": (self.report_html, self.report_json),
+        }
 
     def _record(self, name: str, writes: bool, **entry: Any) -> None:
         if writes:

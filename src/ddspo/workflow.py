@@ -5,7 +5,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,8 +45,8 @@ class Workflow:
     items: dict[str, list[Row]] = field(default_factory=dict)
 
     @classmethod
-    def start(cls, given: Recipe, *, fresh: bool = False) -> "Workflow":
-        """Check all inputs, then make the run folder.
+    def start(cls, given: Recipe, *, fresh_from: str | None = None) -> "Workflow":
+        """Check all inputs, then make the run folder, or throw away what a stage and later ones left there.
 
         Raises:
             InputError: Anything in the recipe cannot work.
@@ -56,9 +55,12 @@ class Workflow:
         accelerator = Accelerator(gradient_accumulation_steps=check_batch(given.train, processes))
         flow = cls(given, accelerator, Progress(speaks=accelerator.is_main_process))
         flow._check()
+        cleared = STAGES[STAGES.index(fresh_from) :] if fresh_from else ()
+        for name in set(STAGES) - set(cleared):
+            flow.folder.check(name, flow._settings(name))
+        accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            if fresh:
-                shutil.rmtree(flow.folder.path, ignore_errors=True)
+            flow.folder.clear(cleared)
             flow._describe()
         accelerator.wait_for_everyone()
         return flow
@@ -107,9 +109,7 @@ class Workflow:
         given = self.recipe
         method = Method(given.policy_pair, given.objective, given.adaptation)
         data = read_pairs(self.folder)
-        train(
-            self.folder, self._backbone(), data, method, given.train, given.seed, self.accelerator, self.progress
-        )
+        train(self.folder, self._backbone(), data, method, given.train, given.seed, self.accelerator, self.progress)
 
     def _evaluate(self) -> None:
         given = self.recipe
@@ -159,7 +159,9 @@ class Workflow:
         finished = self.folder.stages()
         for earlier in STAGES[: STAGES.index(name)]:
             if not finished.get(earlier, {}).get("finished"):
-                raise InputError(f"{self.folder.path}: {earlier} is not finished: run `ddspo {earlier}` or `ddspo run`")
+                raise InputError(
+                    f"{self.folder.path}: {earlier} is not finished: run `ddspo {earlier}` or `ddspo run`"
+                )
 
     def _check(self) -> None:
         """Everything that can be found wrong before any long work."""

@@ -37,6 +37,6 @@ class Full(Adaptation):
 
     def load(self, backbone: Backbone, folder: Path) -> None:
         """Take the denoiser of the saved folder."""
-        kind = type(backbone.denoiser)
+        kind: Any = type(backbone.denoiser)
         trained = kind.from_pretrained(folder / backbone.denoiser_name, torch_dtype=backbone.denoiser.dtype)
         setattr(backbone.pipeline, backbone.denoiser_name, trained.to(backbone.device))

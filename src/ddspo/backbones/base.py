@@ -55,7 +55,9 @@ class Backbone(ABC):
         found = check(model, cls.pipeline_class.__name__)
         # The pipeline's own loader warns about every optional part that a folder leaves out.
         logging.getLogger("diffusers").setLevel(logging.ERROR)
-        optional = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in found.model_index else {}
+        optional = (
+            {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in found.model_index else {}
+        )
         pipeline = cls.pipeline_class.from_pretrained(
             found.name, revision=model.revision, variant=model.variant, torch_dtype=DTYPES[model.dtype], **optional
         )
@@ -144,8 +146,9 @@ class Backbone(ABC):
         )
 
     def load_lora(self, folder: Path) -> None:
-        """Read a LoRA file as any user of diffusers would."""
+        """Read a LoRA file as any user of diffusers would, and merge it, so that sampling costs what it did."""
         self.pipeline.load_lora_weights(folder)
+        self.pipeline.fuse_lora()
 
     def save(self, folder: Path) -> None:
         """Write the whole pipeline as a diffusers folder."""

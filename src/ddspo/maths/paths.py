@@ -56,7 +56,7 @@ class DDPM(NoisePath):
         return alpha * x0 + sigma * eps
 
     def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """Eps, or v = alpha_t eps - sigma_t x_0."""
+        """eps, or v = alpha_t eps - sigma_t x_0."""
         if self.prediction == "epsilon":
             return eps
         alpha, sigma = self._coefficients(t, x0)

@@ -48,7 +48,7 @@ class GenEval(Metric):
         return None
 
     def __call__(self, images: Sequence[np.ndarray], items: Sequence[Mapping[str, Any]]) -> list[Score]:
-        """Detect, then judge. An image is read with confidence if it has objects and all reach the counting threshold."""
+        """Detect, then judge; confident means that there are objects and all reach the counting threshold."""
         return [self._score(self.detector(image), item) for image, item in zip(images, items, strict=True)]
 
     def _score(self, detections: Sequence[Detection], item: Mapping[str, Any]) -> Score:

@@ -3,7 +3,11 @@
 Draws scenes, fits an AutoencoderKL, then fits a CLIPTextModel and a UNet2DConditionModel together on web-like
 captions with the plain diffusion loss |eps_theta(x_t, t, c) - eps|^2, and saves the exponential moving average of the
 weights as an ordinary StableDiffusionPipeline folder in fp16. Run it again to continue after an interruption; launch
-it with `ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 -m ddspo.scenes.build OUT` to use both cores of a small machine.
+it with
+
+    ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 -m ddspo.scenes.build OUT
+
+to use both cores of a small machine.
 """
 
 import io
@@ -56,10 +60,11 @@ class Settings:
 
     scenes: int = 60_000
     autoencoder_steps: int = 2_500
-    steps: int = 10_000
+    steps: int = 6_000
     batch: int = 128
     lr: float = 1e-3
     seed: int = 0
+    save_every: int = 250
 
 
 Captioned = tuple[Scene, str | None]
@@ -205,7 +210,7 @@ def batch_at(
     """The global batch of one step, a function of seed and step only: x0, noise, t, tokens."""
     rng = np.random.default_rng([settings.seed, 2, step])
     rows = rng.integers(len(scenes), size=settings.batch)
-    texts = ["" if rng.random() < 0.1 else caption(*scenes[row], rng) for row in rows]
+    texts = ["" if rng.random() < 0.1 else caption(scenes[row][0], scenes[row][1], rng) for row in rows]
     noise = torch.from_numpy(rng.standard_normal((settings.batch, *latents.shape[1:]), dtype=np.float32))
     t = torch.from_numpy(rng.integers(1000, size=settings.batch))
     tokens = tokenizer(texts, padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt").input_ids
@@ -221,7 +226,7 @@ def fit_denoiser(
     work: Path,
     accelerator: Accelerator,
 ) -> EMAModel:
-    """Fit by plain denoising; checkpoints every 500 steps in `work`; returns the average of the weights."""
+    """Fit by plain denoising; checkpoints now and then in `work`; returns the average of the weights."""
     scheduler = make_scheduler()
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -243,7 +248,7 @@ def fit_denoiser(
         optimizer.zero_grad()
         ema.step(model.parameters())
         running += (loss.item() - running) / min(step - start + 1, 200)
-        if accelerator.is_main_process and (step + 1) % 250 == 0:
+        if accelerator.is_main_process and (step + 1) % settings.save_every == 0:
             rate = (step + 1 - start) * settings.batch / (time.monotonic() - began)
             row = {"part": "denoiser", "step": step + 1, "loss": round(running, 5), "images_per_second": round(rate)}
             print(json.dumps(row), flush=True)

@@ -7,7 +7,7 @@ there only the wording is disjoint. Shape-colour combinations in `HELD_OUT` occu
 
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -122,7 +122,10 @@ def caption(scene: Scene, relation: str | None, rng: np.random.Generator, *, web
         web_like: Share of careless captions; in those each attribute is dropped with probability one half.
     """
     careless = rng.random() < web_like
-    keep = (lambda: rng.random() < 0.5) if careless else (lambda: True)
+
+    def keep() -> bool:
+        return not careless or rng.random() < 0.5
+
     leads = list(itertools.chain.from_iterable(LEADS.values()))
     lead = str(rng.choice(leads)) if keep() else ""
     body = _describe(scene, relation, keep, rng)
@@ -133,7 +136,7 @@ def caption(scene: Scene, relation: str | None, rng: np.random.Generator, *, web
     return text
 
 
-def _describe(scene: Scene, relation: str | None, keep: Any, rng: np.random.Generator) -> str:
+def _describe(scene: Scene, relation: str | None, keep: Callable[[], bool], rng: np.random.Generator) -> str:
     shapes = {thing.shape for thing in scene}
     if len(scene) > 1 and len(shapes) == 1:
         (shape,) = shapes
@@ -143,8 +146,7 @@ def _describe(scene: Scene, relation: str | None, keep: Any, rng: np.random.Gene
     if relation and keep():
         return f"{names[1]} {relation} {names[0]}"
     named = [name for name in names if len(names) == 1 or keep() or keep()]
-    rng.shuffle(named)
-    return " and ".join(named)
+    return " and ".join(named[index] for index in rng.permutation(len(named)))
 
 
 def _entry(shape: str, *, count: int = 1, **rest: Any) -> Item:

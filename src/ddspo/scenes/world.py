@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]
 
 SIZE = 32
 OVERSAMPLING = 4
@@ -38,7 +39,7 @@ class Thing:
 Scene = tuple[Thing, ...]
 
 
-def inside(shape: str, x: Array, y: Array) -> NDArray[np.bool_]:
+def inside(shape: str, x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.bool_]:
     """Whether points lie inside the unit shape centred on the origin.
 
     Args:

@@ -38,7 +38,9 @@ class Evaluation:
     metric: Annotated[Metric, Doc("what judges the images")]
     prompts: Annotated[str, Doc("JSONL with the rows that the metric reads; held out from everything else")]
     validation: Annotated[str, Doc("the same for choosing the guidance scale")]
-    references: Annotated[str | None, Doc("parquet with an `image` column, or folder: real images for fidelity")] = None
+    references: Annotated[str | None, Doc("parquet with an `image` column, or folder: real images for fidelity")] = (
+        None
+    )
     scales: Annotated[tuple[Annotated[float, Ge(1)], ...], MinLen(1), Doc("guidance scales tried on validation")] = (
         1.0,
         2.0,
@@ -72,23 +74,22 @@ class Evaluate:
 
     def run(self) -> None:
         """Choose the scales, judge, and measure what the alignment cost."""
-        settings = self.settings
-        grid = list(product(self.backbones, settings.scales))
-        self._score("validation", grid, settings.validation_images, "choose scale")
-        scales = {model: self._best(model) for model in self.backbones}
-        self._score("evaluation", list(scales.items()), settings.images, "evaluate")
+        scales = {model: best(curve) for model, curve in self.validate().items()}
+        self._score("evaluation", list(scales.items()), self.settings.images, "evaluate")
         if self.accelerator.is_main_process:
-            rows = [row for path in sorted(self._parts.glob("[!.]*.jsonl")) for row in read_rows(path)]
+            rows = [row for path in sorted(self.folder.parts.glob("[!.]*.jsonl")) for row in read_rows(path)]
             write_rows(self.folder.scores, rows)
             fidelity = {model: self._fidelity(model, rows) for model in self.backbones}
-            write_json(
-                self.folder.evaluation, {"metric": self.metric_name, "scales": scales, "fidelity": fidelity}
-            )
+            write_json(self.folder.evaluation, {"metric": self.metric_name, "scales": scales, "fidelity": fidelity})
         self.accelerator.wait_for_everyone()
 
-    @property
-    def _parts(self) -> Path:
-        return self.folder.path / "scores"
+    def validate(self) -> dict[str, dict[float, float]]:
+        """Overall score on the validation prompts by model and guidance scale."""
+        grid = list(product(self.backbones, self.settings.scales))
+        self._score("validation", grid, self.settings.validation_images, "validate")
+        return {
+            model: {scale: self._overall(model, scale) for scale in self.settings.scales} for model in self.backbones
+        }
 
     def _score(self, split: str, grid: Sequence[tuple[str, float]], images: int, name: str) -> None:
         """Generate and judge every missing batch; the processes take turns."""
@@ -107,7 +108,7 @@ class Evaluate:
         return (len(jobs) - len(missing)) * self.settings.batch
 
     def _part(self, split: str, model: str, scale: float, first: int) -> Path:
-        return self._parts / f"{split}-{model}-{scale:g}-{first:06d}.jsonl"
+        return self.folder.parts / f"{split}-{model}-{scale:g}-{first:06d}.jsonl"
 
     def _judge(self, split: str, model: str, scale: float, tasks: Sequence[tuple[int, int]]) -> list[Row]:
         items = [self.items[split][number] for number, _ in tasks]
@@ -130,13 +131,10 @@ class Evaluate:
         replace_atomically(path, lambda partial: Image.fromarray(image).save(partial, format="PNG"))
         return str(path.relative_to(self.folder.path))
 
-    def _best(self, model: str) -> float:
-        """The scale of the highest validation score; of equal ones the smallest."""
-        scores = {}
-        for scale in self.settings.scales:
-            rows = [r for p in self._parts.glob(f"validation-{model}-{scale:g}-*.jsonl") for r in read_rows(p)]
-            scores[scale] = overall([row["tag"] for row in rows], [row["value"] for row in rows])
-        return min(scores, key=lambda scale: (-scores[scale], scale))
+    def _overall(self, model: str, scale: float) -> float:
+        paths = sorted(self.folder.parts.glob(f"validation-{model}-{scale:g}-*.jsonl"))
+        rows = [row for path in paths for row in read_rows(path)]
+        return overall([row["tag"] for row in rows], [row["value"] for row in rows])
 
     def _fidelity(self, model: str, rows: Sequence[Row]) -> dict[str, float | None]:
         """What the images look like, whatever they show."""
@@ -154,6 +152,11 @@ class Evaluate:
             "distance": distance,
             "diversity": _diversity(features, [row["item"] for row in mine]),
         }
+
+
+def best(curve: Mapping[float, float]) -> float:
+    """The scale of the highest score; of equal ones the smallest."""
+    return min(curve, key=lambda scale: (-curve[scale], scale))
 
 
 def read_images(place: str) -> Iterator[np.ndarray]:

@@ -131,7 +131,9 @@ def _is_whole(path: Path, key: str) -> bool:
         return False
     found = json.loads(_read(path).schema.metadata[b"ddspo"])["key"]
     if found != key:
-        raise InputError(f"{path}: made with other settings or prompts: choose another name=..., or add --fresh")
+        raise InputError(
+            f"{path}: made with other settings or prompts: choose another name=..., or use `ddspo sample --fresh`"
+        )
     return True
 
 

@@ -12,7 +12,7 @@ from ddspo.objectives.base import Objective
 from ddspo.policy_pairs.base import PolicyPair
 from ddspo.progress import Progress
 from ddspo.run_folder import RunFolder, replace_atomically
-from ddspo.training.batches import Batches, Conditions, PairData, texts_of
+from ddspo.training.batches import Batches, Conditions, PairData
 from ddspo.training.fit import Fit, Optimisation
 from ddspo.training.policies import Policies
 
@@ -38,7 +38,7 @@ def train(
 ) -> None:
     """Train and write `aligned/`; a run that was interrupted goes on from its newest checkpoint."""
     backbone.to(accelerator.device)
-    conditions = Conditions(backbone, texts_of(data))
+    conditions = Conditions(backbone, [*data.prompts, *data.degraded])
     policies = Policies.of(backbone, method.adaptation, draws.stable_seed(seed, "adapter") % 2**32)
     fit = Fit(
         accelerator=accelerator,

@@ -93,11 +93,6 @@ class Batches:
         return draws.permutation(len(self.data), draws.stable_seed(self.seed, visit, "order"))
 
 
-def texts_of(data: PairData) -> set[str]:
-    """Every prompt and degraded prompt of some pairs."""
-    return {*data.prompts, *data.degraded}
-
-
 def mean_over(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Mean of each metric over the micro-batches of one update."""
     return {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}

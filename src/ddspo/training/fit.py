@@ -34,7 +34,9 @@ class Optimisation:
 
     steps: Annotated[int, Gt(0), Doc("updates")] = 100
     batch: Annotated[int, Gt(0), Doc("pairs an update, over all processes; accumulation is derived")] = 64
-    device_batch: Annotated[int, Gt(0), Doc("pairs that one process holds at once; changes memory, not the result")] = 32
+    device_batch: Annotated[
+        int, Gt(0), Doc("pairs that one process holds at once; changes memory, not the result")
+    ] = 32
     lr: Annotated[float, Gt(0), Doc("AdamW's learning rate at its peak, absolute: nothing scales it")] = 1e-4
     schedule: Annotated[
         Literal["constant_with_warmup", "cosine", "linear"], Doc("how the rate goes on after the warm-up")
@@ -167,8 +169,8 @@ def check_batch(settings: Optimisation, processes: int) -> int:
     at_once = settings.device_batch * processes
     if settings.batch % at_once:
         raise InputError(
-            f"train.batch {settings.batch}: not a multiple of train.device_batch {settings.device_batch} x {processes} "
-            f"processes: choose a multiple of {at_once}, or another device_batch"
+            f"train.batch {settings.batch}: not a multiple of train.device_batch {settings.device_batch} x "
+            f"{processes} processes: choose a multiple of {at_once}, or another device_batch"
         )
     return settings.batch // at_once
 
