@@ -14,7 +14,7 @@ SMALL = Settings(scenes=24, autoencoder_steps=2, steps=4, batch=8, save_every=2)
 
 def test_every_word_of_the_world_is_one_token() -> None:
     tokenizer = make_tokenizer()
-    words = "a photo of three purple crosses left of squares".split()
+    words = ["a", "photo", "of", "three", "purple", "crosses", "left", "of", "squares"]
     assert [len(tokenizer(word).input_ids) - 2 for word in words] == [1] * len(words)
     assert len(tokenizer("zebra").input_ids) - 2 == 5
 
@@ -34,7 +34,8 @@ def test_an_interrupted_build_ends_like_another(tmp_path: Path, monkeypatch: pyt
     monkeypatch.undo()
     build(tmp_path / "cut", tmp_path / "other", SMALL)
     one, other = (
-        StableDiffusionPipeline.from_pretrained(tmp_path / name / "model", dtype=torch.float32) for name in ("whole", "cut")
+        StableDiffusionPipeline.from_pretrained(tmp_path / name / "model", dtype=torch.float32)
+        for name in ("whole", "cut")
     )
     for part in ("unet", "text_encoder", "vae"):
         theirs = getattr(other, part).state_dict()

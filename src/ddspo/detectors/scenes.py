@@ -36,24 +36,21 @@ class SceneDetector(Detector):
         if image.shape != (SIZE, SIZE, 3):
             raise ValueError(f"the scenes detector reads {SIZE} x {SIZE} x 3 images, not {image.shape}")
         pixels = image.astype(np.float32) / 255
-        colour, alpha = _paint(pixels)
+        colour, strength = _paint(pixels)
         found = [
-            self._judge(pixels, alpha * (ndimage.binary_dilation(part) & (colour == index)), index)
+            self._judge(pixels, alpha, index)
             for index in range(len(_NAMES))
-            for part in _parts((alpha > 0.5) & (colour == index))
+            for alpha in _parts(strength * (colour == index))
+            if alpha.sum() >= self.smallest
         ]
-        return sorted((d for d in found if d is not None), key=lambda d: -d.confidence)
+        return sorted(found, key=lambda d: -d.confidence)
 
-    def _judge(self, pixels: Array, alpha: Array, colour: int) -> Detection | None:
+    def _judge(self, pixels: Array, alpha: Array, colour: int) -> Detection:
         area = float(alpha.sum())
-        if area < self.smallest:
-            return None
         y, x = (c + 0.5 for c in ndimage.center_of_mass(alpha))
         scores = {shape: _overlap(alpha, shape, x, y, area) for shape in SHAPES}
         shape = max(scores, key=lambda name: scores[name])
-        core = alpha > 0.85
-        paint = pixels[core].mean(axis=0) if core.any() else np.zeros(3)
-        spread = float(np.linalg.norm(paint - _PALETTE[colour]))
+        spread = float(np.linalg.norm(pixels[alpha > 0.85].mean(axis=0) - _PALETTE[colour]))
         confidence = _ramp(scores[shape], *self.overlap) * _ramp(spread, *self.distance)
         rows, columns = np.where(alpha > 0.5)
         box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
@@ -61,19 +58,27 @@ class SceneDetector(Detector):
 
 
 def _paint(pixels: Array) -> tuple[np.ndarray, Array]:
-    """Nearest palette colour of each pixel by hue, and how much of the pixel it covers (0 ... 1)."""
+    """Nearest palette colour of each pixel by hue, and its strength of colour in units of that colour's own."""
     chroma = pixels - pixels.mean(axis=-1, keepdims=True)
-    strength = np.linalg.norm(chroma, axis=-1)
     palette = _PALETTE - _PALETTE.mean(axis=-1, keepdims=True)
     full = np.linalg.norm(palette, axis=-1)
-    cosine = chroma @ (palette / full[:, None]).T
-    colour = cosine.argmax(axis=-1)
-    return colour, np.clip(strength / full[colour], 0, 1)
+    colour = (chroma @ (palette / full[:, None]).T).argmax(axis=-1)
+    return colour, np.linalg.norm(chroma, axis=-1) / full[colour]
 
 
-def _parts(mask: np.ndarray) -> list[np.ndarray]:
-    labels, count = ndimage.label(mask)
-    return [labels == index for index in range(1, count + 1)]
+def _parts(strength: Array) -> list[Array]:
+    """How much of each pixel each connected part covers (0 ... 1): its strength in units of the part's own paint.
+
+    Paint varies from thing to thing; on grey, strength grows in proportion to coverage. A faint pixel at the edge of
+    two parts goes to the nearer one.
+    """
+    labels, count = ndimage.label(strength > 0.5)
+    parts = []
+    for index in range(1, count + 1):
+        part = labels == index
+        near = ndimage.binary_dilation(part) & ((labels == index) | (labels == 0))
+        parts.append(np.clip(strength / np.quantile(strength[part], 0.75), 0, 1) * near)
+    return parts
 
 
 def _overlap(alpha: Array, shape: str, x: float, y: float, area: float) -> float:
