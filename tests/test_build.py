@@ -7,16 +7,19 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from ddspo.scenes import build as scenes_build
-from ddspo.scenes.build import Settings, build, make_tokenizer
+from ddspo.scenes.build import Settings, build
+from ddspo.scenes.networks import TOKENS, make_tokenizer
 
 SMALL = Settings(scenes=24, autoencoder_steps=2, steps=4, batch=8, save_every=2)
 
 
-def test_every_word_of_the_world_is_one_token() -> None:
+def test_the_tokenizer_spells_what_it_does_not_know() -> None:
     tokenizer = make_tokenizer()
-    words = ["a", "photo", "of", "three", "purple", "crosses", "left", "of", "squares"]
-    assert [len(tokenizer(word).input_ids) - 2 for word in words] == [1] * len(words)
-    assert len(tokenizer("zebra").input_ids) - 2 == 5
+    prompt = "a photo of three purple crosses left of squares"
+    tokens = tokenizer(prompt, padding="max_length", max_length=TOKENS).input_ids
+    assert len(tokens) == TOKENS == tokenizer.model_max_length
+    assert tokenizer.decode(tokens, skip_special_tokens=True).strip() == prompt
+    assert [len(tokenizer(word).input_ids) - 2 for word in ("circle", "purple", "zzzzz")] == [1, 1, 5]
 
 
 def test_an_interrupted_build_ends_like_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,5 +38,5 @@ class Full(Adaptation):
     def load(self, backbone: Backbone, folder: Path) -> None:
         """Take the denoiser of the saved folder."""
         kind: Any = type(backbone.denoiser)
-        trained = kind.from_pretrained(folder / backbone.denoiser_name, torch_dtype=backbone.denoiser.dtype)
+        trained = kind.from_pretrained(folder / backbone.denoiser_name, dtype=backbone.denoiser.dtype)
         setattr(backbone.pipeline, backbone.denoiser_name, trained.to(backbone.device))

@@ -59,7 +59,7 @@ class Backbone(ABC):
             {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in found.model_index else {}
         )
         pipeline = cls.pipeline_class.from_pretrained(
-            found.name, revision=model.revision, variant=model.variant, torch_dtype=DTYPES[model.dtype], **optional
+            found.name, revision=model.revision, variant=model.variant, dtype=DTYPES[model.dtype], **optional
         )
         return cls(pipeline)
 

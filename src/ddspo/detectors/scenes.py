@@ -1,9 +1,12 @@
 """Reads an image of the world back into things: exact on renders, unsure on anything else."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Gt
 from scipy import ndimage
+from typing_extensions import Doc
 
 from ddspo.detectors.base import Detection, Detector
 from ddspo.scenes.world import COLOURS, SHAPES, SIZE, Array, coverage
@@ -27,9 +30,12 @@ class SceneDetector(Detector):
     confidence = ramp(overlap of the best template) * ramp(nearness of the colour), each 0 ... 1.
     """
 
-    smallest: float = 12.0
-    overlap: tuple[float, float] = (0.60, 0.80)
-    distance: tuple[float, float] = (0.40, 0.22)
+    smallest: Annotated[float, Gt(0), Doc("least area of a thing, in pixels")] = 12.0
+    overlap: Annotated[tuple[float, float], Doc("overlaps with the template of confidence 0 and of 1")] = (0.60, 0.80)
+    distance: Annotated[tuple[float, float], Doc("RGB distances to the colour of confidence 0 and of 1")] = (
+        0.32,
+        0.16,
+    )
 
     def __call__(self, image: np.ndarray) -> list[Detection]:
         """Detections in one [32, 32, 3] uint8 image, most confident first."""
@@ -69,14 +75,14 @@ def _paint(pixels: Array) -> tuple[np.ndarray, Array]:
 def _parts(strength: Array) -> list[Array]:
     """How much of each pixel each connected part covers (0 ... 1): its strength in units of the part's own paint.
 
-    Paint varies from thing to thing; on grey, strength grows in proportion to coverage. A faint pixel at the edge of
-    two parts goes to the nearer one.
+    Paint varies from thing to thing; on grey, strength grows in proportion to coverage. Two faint pixels around a part
+    count with it, so that a blurred edge shows, but no pixel of another part does.
     """
-    labels, count = ndimage.label(strength > 0.5)
+    labels, count = ndimage.label(strength > 0.6)
     parts = []
     for index in range(1, count + 1):
         part = labels == index
-        near = ndimage.binary_dilation(part) & ((labels == index) | (labels == 0))
+        near = ndimage.binary_dilation(part, iterations=2) & ((labels == index) | (labels == 0))
         parts.append(np.clip(strength / np.quantile(strength[part], 0.75), 0, 1) * near)
     return parts
 

@@ -24,7 +24,7 @@ FIDELITY = {
     "saturation": ("colour saturation", "mean of max - min over the colour channels"),
     "distance": (
         "distance to references",
-        "Fréchet distance of autoencoder features to reference images; lower is better",
+        "Fréchet distance of autoencoder features to real images; less is better",
     ),
     "diversity": ("diversity", "mean distance between features of two images of one prompt"),
 }

@@ -1,0 +1,30 @@
+"""Shared fixtures: one thread, no hub, a tiny pipeline of the real classes."""
+
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.setdefault("ACCELERATE_USE_CPU", "true")
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
+
+from ddspo.backbones.sd import SD
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def own_accelerator() -> None:
+    """Accelerate keeps one state a process; each test gets its own."""
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    SD.tiny().save(folder)
+    return folder

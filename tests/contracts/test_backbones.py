@@ -1,0 +1,191 @@
+"""The contract of every backbone, with every adaptation and policy pair."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from ddspo import components
+from ddspo.adaptations.base import Adaptation
+from ddspo.backbones.base import Backbone
+from ddspo.maths.pair import Pair
+from ddspo.objectives.logistic import Logistic
+from ddspo.policy_pairs.base import PolicyPair, View
+from ddspo.training.batches import Conditions
+from ddspo.training.policies import Policies
+from ddspo.training.steps import preference_step
+
+BACKBONES = components.names(Backbone)
+ADAPTATIONS = components.names(Adaptation)
+PAIRS = components.names(PolicyPair)
+PROMPTS = ["a red cube", "two cats", "x"]
+
+
+@pytest.fixture(params=BACKBONES)
+def backbone(request: pytest.FixtureRequest) -> Backbone:
+    return components.find(Backbone, request.param).tiny()
+
+
+@pytest.fixture(params=ADAPTATIONS)
+def adaptation(request: pytest.FixtureRequest) -> Adaptation:
+    return components.find(Adaptation, request.param)()
+
+
+def inputs(backbone: Backbone, count: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(count, *backbone.latent_shape, generator=generator), torch.tensor([10, 500, 990])[:count]
+
+
+def view_of(backbone: Backbone) -> View:
+    x, t = inputs(backbone)
+    x0, noise = Pair(x, x.flip(0)), torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
+    noised = x0.map(lambda latents: backbone.path.noise(latents, noise, t))
+    conditions = (backbone.encode(PROMPTS), backbone.encode(["red", "cats", "y"]))
+    return View(x0, Pair(noise, noise), t, noised, *conditions, backbone.path)
+
+
+def trained(policies: Policies) -> list[torch.nn.Parameter]:
+    return [parameter for parameter in policies.denoiser.parameters() if parameter.requires_grad]
+
+
+def perturb(policies: Policies) -> None:
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in trained(policies):
+            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+
+
+def test_shapes(backbone: Backbone) -> None:
+    x, t = inputs(backbone)
+    assert backbone.predict(backbone.denoiser, x, t, backbone.encode(PROMPTS)).shape == x.shape
+    latents = backbone.generate(PROMPTS, [1, 2, 3], 2, 3.0)
+    assert latents.shape == x.shape
+    images = backbone.decode(latents)
+    assert images[0].dtype == "uint8"
+    assert images[0].shape[2] == 3
+    assert backbone.features(images).shape[0] == 3
+
+
+def test_batched_is_separate(backbone: Backbone) -> None:
+    x, t = inputs(backbone)
+    with torch.no_grad():
+        together = backbone.predict(backbone.denoiser, x, t, backbone.encode(PROMPTS))
+        for row, prompt in enumerate(PROMPTS):
+            alone = backbone.predict(backbone.denoiser, x[row : row + 1], t[row : row + 1], backbone.encode([prompt]))
+            torch.testing.assert_close(alone[0], together[row], rtol=1e-4, atol=1e-5)
+
+
+def test_a_sample_depends_on_its_own_seed_only(backbone: Backbone) -> None:
+    together = backbone.generate(PROMPTS, [7, 8, 9], 2, 3.0)
+    alone = backbone.generate(PROMPTS[1:2], [8], 2, 3.0)
+    torch.testing.assert_close(alone[0], together[1], rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(together[0], together[1])
+
+
+def test_cached_condition_is_fresh(backbone: Backbone) -> None:
+    conditions = Conditions(backbone, [*PROMPTS, PROMPTS[0]])
+    fresh = backbone.encode(PROMPTS[::-1])
+    for name, rows in conditions.of(PROMPTS[::-1], backbone.device).items():
+        torch.testing.assert_close(rows, fresh[name])
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_training_starts_at_log_2(backbone: Backbone, adaptation: Adaptation, pair: str) -> None:
+    """Policy and reference are the same function at the start, to the last bit where the batches are the same."""
+    policies = Policies.of(backbone, adaptation, seed=0)
+    loss = preference_step(policies, components.find(PolicyPair, pair)(), Logistic(beta=2000), view_of(backbone))
+    assert loss.value.item() == pytest.approx(math.log(2), abs=1e-3)
+    assert loss.log["win_displacement"].item() < 1e-12
+    assert loss.log["gap"].item() > 0
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_gradients_reach_exactly_the_trained_weights(backbone: Backbone, adaptation: Adaptation, pair: str) -> None:
+    policies = Policies.of(backbone, adaptation, seed=0)
+    perturb(policies)
+    preference_step(
+        policies, components.find(PolicyPair, pair)(), Logistic(beta=10), view_of(backbone)
+    ).value.backward()
+    for name, parameter in policies.denoiser.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+    assert all(parameter.grad.abs().sum() > 0 for parameter in trained(policies) if parameter.ndim > 1)
+
+
+def test_the_reference_is_a_frozen_copy(backbone: Backbone, adaptation: Adaptation) -> None:
+    """However the policy moves; and reading the reference leaves policy and flags as they were."""
+    x, t = inputs(backbone)
+    condition = backbone.encode(PROMPTS)
+    with torch.no_grad():
+        before = backbone.predict(backbone.denoiser, x, t, condition)
+    policies = Policies.of(backbone, adaptation, seed=0)
+    perturb(policies)
+    flags = [parameter.requires_grad for parameter in policies.denoiser.parameters()]
+    moved = policies.policy(x, t, condition).detach()
+    torch.testing.assert_close(policies.frozen(x, t, condition), before, rtol=1e-6, atol=1e-6)
+    assert not torch.allclose(moved, before, atol=1e-3)
+    assert torch.equal(policies.policy(x, t, condition).detach(), moved)
+    assert [parameter.requires_grad for parameter in policies.denoiser.parameters()] == flags
+
+
+def test_saved_weights_load_into_plain_diffusers(backbone: Backbone, adaptation: Adaptation, tmp_path: Path) -> None:
+    """The pipeline's own class reads them, and predicts what the policy predicts."""
+    backbone.save(tmp_path / "base")
+    policies = Policies.of(backbone, adaptation, seed=0)
+    perturb(policies)
+    x, t = inputs(backbone)
+    condition = backbone.encode(PROMPTS)
+    expected = policies.policy(x, t, condition).detach()
+    adaptation.save(backbone, tmp_path / "aligned")
+    plain = plain_pipeline(type(backbone).pipeline_class, tmp_path)
+    with torch.no_grad():
+        found = getattr(plain, backbone.denoiser_name)(x, t, **condition).sample
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def plain_pipeline(cls: Any, folder: Path) -> Any:
+    lora = folder / "aligned" / "pytorch_lora_weights.safetensors"
+    if not lora.exists():
+        return cls.from_pretrained(folder / "aligned")
+    with safe_open(lora, "pt") as file:
+        assert "r" in file.metadata()["lora_adapter_metadata"]
+    pipeline = cls.from_pretrained(folder / "base")
+    pipeline.load_lora_weights(folder / "aligned")
+    return pipeline
+
+
+def test_bfloat16_is_finite(backbone: Backbone) -> None:
+    x, t = inputs(backbone)
+    condition = {name: rows.bfloat16() for name, rows in backbone.encode(PROMPTS).items()}
+    backbone.denoiser.to(torch.bfloat16)
+    assert torch.isfinite(backbone.predict(backbone.denoiser, x.bfloat16(), t, condition)).all()
+
+
+def test_the_schedulers_prediction_type_is_honoured() -> None:
+    backbone = components.find(Backbone, "sd").tiny()
+    backbone.pipeline.scheduler.register_to_config(prediction_type="v_prediction")
+    x, t = inputs(backbone)
+    assert not torch.equal(backbone.path.target(x, x.flip(0), t), x.flip(0))
+
+
+@pytest.mark.parametrize(("pair", "frozen"), [("training_free", 3), ("forward_noise", 2)])
+def test_cost_of_a_step(backbone: Backbone, pair: str, frozen: int) -> None:
+    """3 (or 2) frozen and 2 policy predictions a pair; neither text encoder nor autoencoder runs."""
+    view = view_of(backbone)
+    policies = Policies.of(backbone, components.find(Adaptation, "lora")(), seed=0)
+    rows: list[tuple[bool, int]] = []
+    policies.denoiser.register_forward_pre_hook(lambda _, args: rows.append((torch.is_grad_enabled(), len(args[0]))))
+    others: list[str] = []
+    for name, part in backbone.pipeline.components.items():
+        if isinstance(part, torch.nn.Module) and part is not policies.denoiser:
+            part.register_forward_pre_hook(noting(others, name))
+    preference_step(policies, components.find(PolicyPair, pair)(), Logistic(), view).value.backward()
+    assert rows == [(False, frozen * 3), (True, 2 * 3)]
+    assert others == []
+
+
+def noting(seen: list[str], name: str) -> Callable[..., None]:
+    return lambda *_: seen.append(name)

@@ -1,0 +1,110 @@
+"""What is wrong is found before any long stage, named in one line, and leaves no run folder behind."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ddspo.errors import InputError
+from ddspo.prompt_files import read_prompts
+from ddspo.recipe import load
+from ddspo.run_folder import RunFolder, read_rows
+from ddspo.workflow import Workflow
+
+SCENES = Path(__file__).parents[1] / "recipes/scenes.yaml"
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("p.txt", "", "holds no prompt"),
+        ("p.txt", "\n \n", "holds no prompt"),
+        ("p.txt", "a red circle\nsquare\n", "'square' has one word"),
+        ("p.jsonl", '{"prompt": "a b", "id": "x"}\n{"prompt": "c d", "id": "x"}\n', "p.jsonl:2: id 'x' is also"),
+        ("p.jsonl", '{"prompt": "a b", "id": "../x"}\n', "id '../x'"),
+        ("p.jsonl", '{"prompt": "a b", "id": "a\\u0000"}\n', "id 'a\\x00'"),
+        ("p.jsonl", '{"prompt": ""}\n', "no prompt"),
+        ("p.jsonl", '{"text": "a b"}\n', "no prompt"),
+        ("p.jsonl", "{\n", "p.jsonl:1: not JSON"),
+        ("p.jsonl", "3\n", "p.jsonl:1: int in place of an object"),
+    ],
+)
+def test_prompt_files(tmp_path: Path, name: str, text: str, message: str) -> None:
+    prompts = write(tmp_path / name, text)
+    assert message in refused(tmp_path, f"prompts={prompts}")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("prompts=/nowhere.txt", "prompts: no file /nowhere.txt"),
+        ("model.path=/nowhere", "model.path /nowhere: no model_index.json"),
+        ("model.path=somebody/some-model", "model.path somebody/some-model: no such folder here, and the hub"),
+        ("train.batch=33", "train.batch 33: not a multiple"),
+        ("evaluate.prompts=/nowhere.jsonl", "evaluate.prompts: no file"),
+        ("evaluate.references=/nowhere", "evaluate.references: no file or folder"),
+        ("degradation.remove_words.least=0.9", "least 0.9 is above most 0.7"),
+        ("model.backbone=sdd", "no 'sdd' in backbones: did you mean sd?"),
+    ],
+)
+def test_recipes(tmp_path: Path, override: str, message: str) -> None:
+    assert message in refused(tmp_path, override)
+
+
+def test_rows_that_the_metric_cannot_read(tmp_path: Path) -> None:
+    rows = write(tmp_path / "e.jsonl", '{"prompt": "a b", "tag": "colour"}\n')
+    assert "e.jsonl:1: tag 'colour' is none of" in refused(tmp_path, f"evaluate.prompts={rows}")
+
+
+def test_another_pipeline_class(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    write(tmp_path / "model/model_index.json", '{"_class_name": "FluxPipeline"}')
+    assert "it is a FluxPipeline" in refused(tmp_path, f"model.path={tmp_path / 'model'}")
+
+
+def test_another_recipe_for_a_run_that_has_begun(tmp_path: Path) -> None:
+    """It is refused, names what differs, and leaves the run as it was; --fresh throws it away."""
+    overrides = [f"out={tmp_path}", "sample.pairs=4"]
+    Workflow.start(load(SCENES, overrides)).run(("degrade",))
+    run = RunFolder(tmp_path / "scenes")
+    before = run.recipe.read_text(), read_rows(run.prompts)
+    with pytest.raises(InputError, match="stage degrade was begun with another seed"):
+        Workflow.start(load(SCENES, [*overrides, "seed=5"]))
+    assert (run.recipe.read_text(), read_rows(run.prompts)) == before
+    Workflow.start(load(SCENES, [*overrides, "seed=5"]), fresh_from="degrade").run(("degrade",))
+    assert read_rows(run.prompts) != before[1]
+
+
+def test_a_stage_before_its_turn(tmp_path: Path) -> None:
+    flow = Workflow.start(load(SCENES, [f"out={tmp_path}"]))
+    with pytest.raises(InputError, match="degrade is not finished"):
+        flow.run(("train",))
+
+
+def test_prompts_without_ids_are_numbered(tmp_path: Path) -> None:
+    rows = read_prompts(Path(write(tmp_path / "p.txt", "a b\n\nc <b>&\n")), "prompts")
+    assert rows == [{"prompt": "a b", "id": "p000001"}, {"prompt": "c <b>&", "id": "p000002"}]
+
+
+def test_the_command_prints_one_line_and_fails() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ddspo", "run", str(SCENES), "train.lrr=1"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("ddspo: ")
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def refused(tmp_path: Path, override: str) -> str:
+    with pytest.raises(InputError) as caught:
+        Workflow.start(load(SCENES, [f"out={tmp_path / 'runs'}", override]))
+    assert not (tmp_path / "runs").exists()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)

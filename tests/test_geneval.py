@@ -1,0 +1,146 @@
+"""GenEval's rules one by one, on detections made by hand."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ddspo.detectors.base import Detection, Detector
+from ddspo.metrics.geneval import GenEval, by_tag, overall, relations
+
+
+class Fixed(Detector):
+    """Finds the same things in every image."""
+
+    def __init__(self, *found: Detection) -> None:
+        self.found = list(found)
+
+    def __call__(self, image: np.ndarray) -> list[Detection]:
+        return self.found
+
+
+def thing(name: str, colour: str = "red", confidence: float = 0.95, at: tuple[float, float] = (0, 0)) -> Detection:
+    """A thing of 10 x 10 pixels."""
+    x, y = at
+    return Detection(name, confidence, (x, y, x + 10, y + 10), colour)
+
+
+def right(found: list[Detection], tag: str, include: list[dict[str, Any]], **more: Any) -> bool:
+    verdict = GenEval(Fixed()).judge(found, {"tag": tag, "include": include} | more)
+    assert verdict.correct == (not verdict.reasons)
+    return verdict.correct
+
+
+def test_count_is_at_least_what_was_asked_for() -> None:
+    include = [{"class": "cat", "count": 2}]
+    assert [right([thing("cat")] * n, "two_object", include) for n in range(4)] == [False, False, True, True]
+    assert not right([thing("cat"), thing("dog")], "two_object", include)
+
+
+def test_exclude_sets_an_upper_bound() -> None:
+    include, exclude = [{"class": "cat", "count": 2}], [{"class": "cat", "count": 3}]
+    found = [right([thing("cat")] * n, "counting", include, exclude=exclude) for n in range(1, 5)]
+    assert found == [False, True, False, False]
+    assert right([thing("cat")] * 2 + [thing("dog")] * 5, "counting", include, exclude=exclude)
+
+
+def test_every_include_must_be_found() -> None:
+    include = [{"class": "cat", "count": 1}, {"class": "dog", "count": 1}]
+    assert right([thing("dog"), thing("cat")], "two_object", include)
+    assert not right([thing("dog"), thing("dog")], "two_object", include)
+
+
+def test_counting_asks_for_more_confidence() -> None:
+    """Least confidence .3 in general and .9 for counting; both bounds belong to what is kept."""
+    include = [{"class": "cat", "count": 1}]
+    for tag, least in (("single_object", 0.3), ("colors", 0.3), ("counting", 0.9)):
+        assert right([thing("cat", confidence=least)], tag, include)
+        assert not right([thing("cat", confidence=least - 0.01)], tag, include)
+
+
+def test_colour_of_the_most_confident() -> None:
+    """Of two cats only the more confident is looked at when one is asked for."""
+    red, blue = thing("cat", "red", 0.8), thing("cat", "blue", 0.9)
+    assert right([red, blue], "colors", [{"class": "cat", "count": 1, "color": "blue"}])
+    assert not right([red, blue], "colors", [{"class": "cat", "count": 1, "color": "red"}])
+    assert not right([red, blue], "colors", [{"class": "cat", "count": 2, "color": "red"}])
+
+
+def test_attributes_may_not_be_swapped() -> None:
+    include = [{"class": "cat", "count": 1, "color": "red"}, {"class": "dog", "count": 1, "color": "blue"}]
+    assert right([thing("cat", "red"), thing("dog", "blue")], "color_attr", include)
+    assert not right([thing("cat", "blue"), thing("dog", "red")], "color_attr", include)
+
+
+@pytest.mark.parametrize(
+    ("offset", "expected"),
+    [
+        ((2, 0), set()),  # slack .1 (10 + 10) = 2 eats it all
+        ((4, 0), set()),  # (4 - 2) / 4 is one half, and more than that is asked for
+        ((4.5, 0), {"right of"}),  # 2.5 / 4.5 = .56
+        ((-4.5, 0), {"left of"}),
+        ((0, 4.5), {"below"}),
+        ((0, -4.5), {"above"}),
+        ((10, 10), {"right of", "below"}),  # 8 / 14.1 = .57 both ways
+        ((-10, 10), {"left of", "below"}),
+        ((10, 5), {"right of"}),  # 8 / 11.2 = .72 and 3 / 11.2 = .27
+        ((4, 4), set()),  # 2 / 5.7 = .35
+    ],
+)
+def test_relations_with_a_margin_of_a_tenth(offset: tuple[float, float], expected: set[str]) -> None:
+    assert relations(thing("cat", at=offset).box, thing("dog").box, 0.1) == expected
+
+
+def test_without_margin_any_offset_is_a_relation() -> None:
+    assert relations(thing("cat", at=(0.1, 0)).box, thing("dog").box, 0.0) == {"right of"}
+    assert relations(thing("cat").box, thing("dog").box, 0.0) == set()
+
+
+def test_position_is_read_against_its_target() -> None:
+    include = [{"class": "dog", "count": 1}, {"class": "cat", "count": 1, "position": ["above", 0]}]
+    dog = thing("dog", at=(50, 50))
+    assert right([dog, thing("cat", at=(50, 20))], "position", include)
+    assert not right([dog, thing("cat", at=(20, 50))], "position", include)
+
+
+def test_a_missing_target_fails_and_says_so() -> None:
+    include = [{"class": "dog", "count": 1}, {"class": "cat", "count": 1, "position": ["above", 0]}]
+    verdict = GenEval(Fixed()).judge([thing("cat")], {"tag": "position", "include": include})
+    assert verdict.reasons == ("0 x dog, 1 wanted", "nothing for cat to be above")
+
+
+def test_at_most_sixteen_of_a_class() -> None:
+    """The most confident ones stay, so a seventeenth cannot break an upper bound of 17."""
+    found = [thing("cat", confidence=0.9 + n / 1000) for n in range(20)] + [thing("dog")]
+    kept = GenEval(Fixed()).group(found, "counting")
+    assert [len(kept["cat"]), len(kept["dog"])] == [16, 1]
+    assert min(d.confidence for d in kept["cat"]) == pytest.approx(0.904)
+    assert right(found, "counting", [{"class": "cat", "count": 16}], exclude=[{"class": "cat", "count": 17}])
+
+
+def test_overall_is_the_mean_of_tag_means() -> None:
+    """Tag a: 1 of 4; tag b: 1 of 1. Mean of tags (1/4 + 1) / 2 = 5/8, not 2/5."""
+    tags, scores = ["a", "a", "b", "a", "a"], [1.0, 0.0, 1.0, 0.0, 0.0]
+    assert by_tag(tags, scores) == {"a": 0.25, "b": 1.0}
+    assert overall(tags, scores) == 0.625
+
+
+def test_scores_say_what_is_wrong_and_how_sure() -> None:
+    item = {"tag": "single_object", "include": [{"class": "cat", "count": 1}]}
+    image = np.zeros((4, 4, 3), np.uint8)
+    cases: list[tuple[list[Detection], tuple[float, bool, str]]] = [
+        ([thing("cat")], (1.0, True, "")),
+        ([thing("cat"), thing("dog", confidence=0.5)], (1.0, False, "")),
+        ([thing("cat"), thing("dog", confidence=0.2)], (1.0, True, "")),
+        ([], (0.0, False, "0 x cat, 1 wanted")),
+    ]
+    for found, expected in cases:
+        assert GenEval(Fixed(*found))([image], [item]) == [expected]
+
+
+def test_rows_are_checked() -> None:
+    metric = GenEval(Fixed())
+    assert metric.check({"tag": "colors", "include": [{"class": "cat", "count": 1}]}) is None
+    assert "tag None" in str(metric.check({"include": [{"class": "cat", "count": 1}]}))
+    for include in (None, [], [{"class": "cat"}]):
+        assert "include" in str(metric.check({"tag": "colors", "include": include}))

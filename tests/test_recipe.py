@@ -1,0 +1,71 @@
+"""Recipes: what they resolve to, overrides, and mistakes."""
+
+from pathlib import Path
+
+import pytest
+
+from ddspo.adaptations.full import Full
+from ddspo.errors import InputError
+from ddspo.objectives.logistic import Logistic
+from ddspo.policy_pairs.forward_noise import ForwardNoise
+from ddspo.recipe import dump, load
+
+RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+SCENES = Path(__file__).parents[1] / "recipes/scenes.yaml"
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_what_show_prints_is_the_same_recipe(path: Path, tmp_path: Path) -> None:
+    recipe = load(path)
+    shown = tmp_path / "shown.yaml"
+    shown.write_text(dump(recipe))
+    assert load(shown) == recipe
+    assert all("#" in line for line in dump(recipe).splitlines() if line.endswith(tuple("0123456789")))
+
+
+def test_overrides() -> None:
+    recipe = load(
+        SCENES, ["objective.logistic.beta=5", "policy_pair=forward_noise", "adaptation=full", "train.lr=1e-8"]
+    )
+    assert recipe.objective == Logistic(beta=5)
+    assert recipe.policy_pair == ForwardNoise()
+    assert recipe.adaptation == Full()
+    assert recipe.train.lr == 1e-8
+    assert recipe.train.batch == load(SCENES).train.batch
+
+
+def test_a_component_given_by_name_takes_an_option() -> None:
+    assert load(SCENES, ["degradation.remove_words.variants=2"]).degradation.variants == 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["train.lrr=1"], "train.lrr: no such key: did you mean lr?"),
+        (["train.lr=fast"], "train.lr: 'fast': input should be a valid number"),
+        (["train.steps=1.5"], "train.steps: 1.5:"),
+        (["name=no"], "name: False: input should be a valid string"),
+        (["name=../x"], "name '../x'"),
+        (["objective.ipo.beta=1"], "objective: give one name"),
+        (["objective=ipo"], "objective: no 'ipo' in objectives"),
+        (["train.lr"], "'train.lr' is no override"),
+        (["train.steps.x=1"], "steps holds no further keys"),
+        (["prompts=null"], "prompts: None: input should be a valid string"),
+    ],
+)
+def test_mistakes(overrides: list[str], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load(SCENES, overrides)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("a: [", "no YAML"), ("- 1", "no recipe"), ("name: x", "model: missing")]
+)
+def test_files_that_are_no_recipe(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        load(path)
+    with pytest.raises(InputError, match="no recipe"):
+        load(tmp_path / "missing.yaml")
