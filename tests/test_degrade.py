@@ -67,7 +67,7 @@ def test_one_word_cannot_be_degraded(prompt: str) -> None:
 
 
 def test_bounds_in_the_wrong_order() -> None:
-    with pytest.raises(InputError, match="least 0.8 is above most 0.7"):
+    with pytest.raises(InputError, match=r"least 0\.8 is above most 0\.7"):
         RemoveWords(least=0.8)
 
 

@@ -1,161 +1,194 @@
 """Everything in the run folder -> report.json for programs and report.html, one self-contained page, for people."""
 
-import base64
-import io
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader
-from PIL import Image
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ddspo.errors import InputError
 from ddspo.maths.statistics import paired_bootstrap
 from ddspo.metrics.geneval import by_tag, overall
 from ddspo.run_folder import Row, RunFolder, read_rows, write_json, write_text
-from ddspo.stages import _figures
+from ddspo.stages import _report_figures as figures
 
 MODELS = ("base", "aligned")
 SHOWN = 12
-THUMBNAIL = 256
+IMAGES = 4
 FIDELITY = {
-    "confident": ("readable images", "share of images in which the metric reads every object with confidence"),
-    "saturation": ("colour saturation", "mean of max - min over the colour channels"),
+    "confident": ("confident", "share of images in which the detector is sure of every object"),
+    "saturation": ("saturation", "mean over pixels of the largest minus the smallest colour channel, 0 to 1"),
     "distance": (
-        "distance to references",
-        "Fréchet distance of autoencoder features to real images; less is better",
+        "distance",
+        "Fréchet distance of autoencoder feature statistics to reference images; lower is better",
     ),
-    "diversity": ("diversity", "mean distance between features of two images of one prompt"),
+    "diversity": ("diversity", "mean distance between the features of two images of one prompt from other seeds"),
 }
 
 
 def report(run: RunFolder, name: str) -> Row:
-    """Write report.json and report.html, and return the former."""
-    rows = read_rows(run.scores)
-    evaluation = json.loads(run.evaluation.read_text())
-    result = summary(run, name, rows, evaluation)
+    """Write report.json and report.html, and return the former.
+
+    Raises:
+        InputError: The run was not evaluated.
+    """
+    if not (run.scores.exists() and run.evaluation.exists()):
+        raise InputError(f"{run.path}: not evaluated yet: run `ddspo evaluate` or `ddspo run`")
+    rows, evaluation = read_rows(run.scores), json.loads(run.evaluation.read_text(encoding="utf-8"))
+    prompts = by_prompt(rows)
+    if not prompts:
+        raise InputError(f"{run.scores}: no image was judged for both models: run `ddspo evaluate --fresh`")
+    result = {
+        "name": name,
+        "metrics": {evaluation["metric"]: _metric(rows, prompts, evaluation["scales"])},
+        "fidelity": evaluation["fidelity"],
+        "stages": {stage: row["seconds"] for stage, row in run.stages().items() if stage != "report"},
+        "versions": _environment(run).get("versions", {}),
+    }
     write_json(run.report_json, result)
-    write_text(run.report_html, _page(run, rows, result, evaluation["metric"]))
+    write_text(run.report_html, _page(run, result, evaluation["metric"], prompts))
     return result
 
 
-def summary(run: RunFolder, name: str, rows: Sequence[Row], evaluation: Row) -> Row:
-    """The figures of a run: {name, metrics, fidelity, stages, versions}."""
-    judged = {model: _of(rows, model, "evaluation") for model in MODELS}
-    scores = {model: overall(*_tags_and_values(judged[model])) for model in MODELS}
-    tags = {model: by_tag(*_tags_and_values(judged[model])) for model in MODELS}
-    prompts = _by_prompt(rows)
-    metric = {
+def by_prompt(rows: Sequence[Row]) -> list[Row]:
+    """Evaluation prompts {item, prompt, tag, base, aligned, difference}, with the rows of both models by seed.
+
+    An image that only one model has is left out, so that base[i] and aligned[i] always share a seed.
+    """
+    images: dict[tuple[int, int], Row] = defaultdict(dict)
+    for row in rows:
+        if row["split"] == "evaluation":
+            images[row["item"], row["index"]][row["model"]] = row
+    prompts: dict[int, Row] = {}
+    for (item, _), pair in sorted(images.items()):
+        if set(MODELS) <= set(pair):
+            start = {key: pair["base"][key] for key in ("item", "prompt", "tag")} | {"base": [], "aligned": []}
+            prompt = prompts.setdefault(item, start)
+            for model in MODELS:
+                prompt[model].append(pair[model])
+    return [prompt | {"difference": _mean(prompt["aligned"]) - _mean(prompt["base"])} for prompt in prompts.values()]
+
+
+def _metric(rows: Sequence[Row], prompts: Sequence[Row], scales: Row) -> Row:
+    """Score of both models, overall, by tag and by guidance scale, and how sure their difference is."""
+    judged = {model: _tags_and_values([row for prompt in prompts for row in prompt[model]]) for model in MODELS}
+    scores = {model: overall(*judged[model]) for model in MODELS}
+    tags = {model: by_tag(*judged[model]) for model in MODELS}
+    return {
         **scores,
         "difference": scores["aligned"] - scores["base"],
         "interval": list(paired_bootstrap(_differences(prompts))),
         "by_tag": {tag: {model: tags[model][tag] for model in MODELS} for tag in tags["base"]},
         "prompts": len(prompts),
-        "images_per_prompt": len(judged["base"]) // len(prompts),
-        "scales": evaluation["scales"],
+        "images_per_prompt": max(len(prompt["base"]) for prompt in prompts),
+        "scales": scales,
         "curve": {model: _curve(rows, model) for model in MODELS},
     }
-    stages = {stage: row["seconds"] for stage, row in run.stages().items() if stage != "report"}
-    return {
-        "name": name,
-        "metrics": {evaluation["metric"]: metric},
-        "fidelity": evaluation["fidelity"],
-        "stages": stages,
-        "versions": json.loads(run.environment.read_text())["versions"],
-    }
 
 
-def _of(rows: Sequence[Row], model: str, split: str) -> list[Row]:
-    return [row for row in rows if row["model"] == model and row["split"] == split]
+def _curve(rows: Sequence[Row], model: str) -> dict[str, float]:
+    """Validation score by guidance scale."""
+    by_scale: dict[float, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row["model"] == model and row["split"] == "validation":
+            by_scale[row["scale"]].append(row)
+    return {f"{scale:g}": overall(*_tags_and_values(by_scale[scale])) for scale in sorted(by_scale)}
+
+
+def _differences(prompts: Sequence[Row]) -> dict[str, np.ndarray]:
+    groups = _by_tag(prompts)
+    return {tag: np.array([prompt["difference"] for prompt in groups[tag]]) for tag in groups}
+
+
+def _by_tag(prompts: Sequence[Row]) -> dict[str, list[Row]]:
+    groups: dict[str, list[Row]] = {}
+    for prompt in prompts:
+        groups.setdefault(prompt["tag"], []).append(prompt)
+    return groups
 
 
 def _tags_and_values(rows: Sequence[Row]) -> tuple[list[str], list[float]]:
     return [row["tag"] for row in rows], [row["value"] for row in rows]
 
 
-def _curve(rows: Sequence[Row], model: str) -> dict[str, float]:
-    """Validation score by guidance scale."""
-    mine = _of(rows, model, "validation")
-    scales = sorted({row["scale"] for row in mine})
-    return {f"{scale:g}": overall(*_tags_and_values([r for r in mine if r["scale"] == scale])) for scale in scales}
+def _mean(rows: Sequence[Row]) -> float:
+    return float(np.mean([row["value"] for row in rows]))
 
 
-def _by_prompt(rows: Sequence[Row]) -> list[Row]:
-    """Each evaluation prompt with the rows of both models, in the order of the images' seeds."""
-    prompts: dict[int, Row] = {}
-    for row in sorted((row for row in rows if row["split"] == "evaluation"), key=lambda r: (r["item"], r["index"])):
-        new = {"prompt": row["prompt"], "tag": row["tag"], "base": [], "aligned": []}
-        prompts.setdefault(row["item"], new)[row["model"]].append(row)
-    for prompt in prompts.values():
-        prompt["difference"] = float(np.mean([r["value"] for r in prompt["aligned"]])) - float(
-            np.mean([r["value"] for r in prompt["base"]])
-        )
-    return list(prompts.values())
-
-
-def _differences(prompts: Sequence[Row]) -> dict[str, np.ndarray]:
-    tags = dict.fromkeys(prompt["tag"] for prompt in prompts)
-    return {tag: np.array([p["difference"] for p in prompts if p["tag"] == tag]) for tag in tags}
-
-
-def _page(run: RunFolder, rows: Sequence[Row], result: Row, name: str) -> str:
-    log = read_rows(run.log) if run.log.exists() else []
-    metric = result["metrics"][name]
-    environment = Environment(loader=PackageLoader("ddspo.stages", "."), autoescape=True, trim_blocks=True)
-    environment.filters |= {"image": lambda path: _embed(run.path / path), "percent": lambda x: f"{100 * x:.0f} %"}
+def _page(run: RunFolder, result: Row, name: str, prompts: Sequence[Row]) -> str:
+    # Prompts and notes are anyone's text: autoescape everything; only the SVG drawn here is marked safe.
+    environment = Environment(
+        loader=PackageLoader("ddspo.stages", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["picture"] = lambda path: figures.embed(run.path / path) if path else None
+    environment.filters["plural"] = lambda number, noun: f"{number} {noun}{'' if number == 1 else 's'}"
+    metric, log = result["metrics"][name], _rows(run.log)
     return environment.get_template("report.html.j2").render(
-        name=result["name"],
+        result,
         metric_name=name,
         metric=metric,
         models=MODELS,
+        images=IMAGES,
         fidelity=_fidelity(result["fidelity"]),
-        groups=_selection(_by_prompt(rows)),
-        curve=_figures.guidance(metric["curve"]) if any(metric["curve"].values()) else None,
-        training=_figures.training(log) if log else None,
-        pairs=_pairs(run),
-        recipe=run.recipe.read_text(encoding="utf-8"),
-        stages=result["stages"],
-        environment=json.loads(run.environment.read_text()),
+        groups=_selection(prompts),
+        curve=figures.guidance(metric["curve"], metric["scales"]) if any(metric["curve"].values()) else None,
+        updates=len(log),
+        training=figures.training(log) if log else [],
+        pairs=_rows(run.images / "pairs" / "pairs.jsonl"),
+        recipe=run.recipe.read_text(encoding="utf-8") if run.recipe.exists() else None,
+        environment=_environment(run),
     )
 
 
-def _selection(prompts: Sequence[Row]) -> list[tuple[str, list[Row]]]:
-    """The prompts that improved most, those that got worse most, and some of each tag that did neither."""
-    ranked = sorted(prompts, key=lambda prompt: -prompt["difference"])
+def _selection(prompts: Sequence[Row]) -> list[Row]:
+    """Groups of prompts to look at: improved most, got worse most, and every so many of the others of each tag."""
+    places = {prompt["item"]: place for group in _by_tag(prompts).values() for place, prompt in enumerate(group)}
+    # Equal differences take turns between the tags, or the first tag would fill the page.
+    ranked = sorted(prompts, key=lambda prompt: (-abs(prompt["difference"]), places[prompt["item"]]))
     better = [prompt for prompt in ranked if prompt["difference"] > 0]
-    worse = [prompt for prompt in reversed(ranked) if prompt["difference"] < 0]
-    same = [prompt for prompt in prompts if prompt["difference"] == 0]
+    worse = [prompt for prompt in ranked if prompt["difference"] < 0]
+    shown = {prompt["item"] for prompt in [*better[:SHOWN], *worse[:SHOWN]]}
+    others = [prompt for prompt in prompts if prompt["item"] not in shown]
     return [
-        (f"Improved: {len(better)} of {len(prompts)} prompts", better[:SHOWN]),
-        (f"Got worse: {len(worse)} of {len(prompts)} prompts", worse[:SHOWN]),
-        (f"As before: {len(same)} of {len(prompts)} prompts", same[:: max(1, len(same) // SHOWN)][:SHOWN]),
+        {"title": "Improved most", "of": f"{len(better)} of {len(prompts)} improved", "prompts": better[:SHOWN]},
+        {"title": "Got worse most", "of": f"{len(worse)} of {len(prompts)} got worse", "prompts": worse[:SHOWN]},
+        {"title": "Others", "of": "evenly spaced in each tag, whatever came out", "prompts": _spread(others)},
     ]
+
+
+def _spread(prompts: Sequence[Row]) -> list[Row]:
+    """At most SHOWN prompts, equally many and evenly spaced in each tag."""
+    groups = list(_by_tag(prompts).values())
+    count = max(1, SHOWN // max(1, len(groups)))
+    chosen = [group[round(place)] for group in groups for place in _places(len(group), count)]
+    return chosen[:SHOWN]
+
+
+def _places(size: int, count: int) -> list[float]:
+    return list(np.linspace(0, size - 1, min(size, count)))
 
 
 def _fidelity(values: Row) -> list[Row]:
     """Rows of the fidelity table; a measure that was not taken is left out."""
     table = []
     for key, (title, meaning) in FIDELITY.items():
-        base, aligned = (values[model][key] for model in MODELS)
+        base, aligned = (values.get(model, {}).get(key) for model in MODELS)
         if base is not None and aligned is not None:
-            change = (aligned - base) / base if base else 0.0
+            change = (aligned - base) / base if base else None
             table.append({"title": title, "meaning": meaning, "base": base, "aligned": aligned, "change": change})
     return table
 
 
-def _pairs(run: RunFolder) -> list[Row]:
-    folder = run.images / "pairs"
-    rows = read_rows(folder / "pairs.jsonl") if folder.exists() else []
-    places = [{kind: f"images/pairs/{row['n']}-{kind}.png" for kind in ("win", "lose")} for row in rows]
-    return [row | place for row, place in zip(rows, places, strict=True)]
+def _rows(path: Path) -> list[Row]:
+    return read_rows(path) if path.exists() else []
 
 
-def _embed(path: Path) -> Any:
-    """An image as a data URI: small ones as they are, large ones as thumbnails."""
-    image = Image.open(path).convert("RGB")
-    kind = "PNG" if max(image.size) <= THUMBNAIL else "JPEG"
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    buffer = io.BytesIO()
-    image.save(buffer, format=kind)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+def _environment(run: RunFolder) -> dict[str, Any]:
+    return json.loads(run.environment.read_text(encoding="utf-8")) if run.environment.exists() else {}

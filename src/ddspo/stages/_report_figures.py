@@ -1,0 +1,178 @@
+"""The report's pictures: curves as inline SVG that follows the page's colours, images as data URIs."""
+
+import base64
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+Columns = Mapping[str, NDArray[np.float64]]
+Draw = Callable[[Axes, Columns], None]
+
+INK, BASE, ALIGNED = "#010203", "#7c828d", "#2f6fde"
+THEMED = {INK: "currentColor", BASE: "var(--base)", ALIGNED: "var(--aligned)"}
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text: small, and the browser's own font
+    "svg.hashsalt": "ddspo",  # the same run gives the same bytes
+    "font.size": 9,
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": BASE,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "legend.labelcolor": INK,
+}
+POINTS = 200
+SMALL, THUMBNAIL = 64, 256
+
+
+class Panel(NamedTuple):
+    """One training curve and what it says."""
+
+    title: str
+    meaning: str
+    svg: Markup
+
+
+class Picture(NamedTuple):
+    """An image as a data URI; the pixels of a small one are to be shown as they are."""
+
+    uri: str
+    small: bool
+
+
+def guidance(curves: Mapping[str, Mapping[str, float]], scales: Mapping[str, float]) -> Markup:
+    """Validation score against guidance scale, base and aligned, with a ring around the chosen scales."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5.4, 3), layout="constrained")
+        axes = figure.add_subplot(xlabel="guidance scale", ylabel="score on validation prompts")
+        for model, colour in (("base", BASE), ("aligned", ALIGNED)):
+            points = {float(scale): score for scale, score in curves.get(model, {}).items()}
+            axes.plot(list(points), list(points.values()), "o-", color=colour, label=model, markersize=4)
+            if scales.get(model) in points:
+                axes.plot(scales[model], points[scales[model]], "o", color=colour, fillstyle="none", markersize=11)
+        axes.legend()
+        return _svg(figure)
+
+
+def training(log: Sequence[Mapping[str, Any]]) -> list[Panel]:
+    """A panel for each health metric that the whole log has."""
+    columns = _columns(log)
+    return [
+        Panel(title, meaning, _panel(draw, columns))
+        for title, meaning, draw, names in PANELS
+        if {"step", *names} <= columns.keys()
+    ]
+
+
+def embed(path: Path) -> Picture | None:
+    """An image up to 64 pixels a side as it is, a larger one as a thumbnail; None where there is no such file."""
+    if not path.is_file():
+        return None
+    with Image.open(path) as image:
+        small = max(image.size) <= SMALL
+        copy = image.convert("RGB")
+    copy.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    copy.save(buffer, format="PNG" if small else "JPEG", quality=85)
+    kind = "png" if small else "jpeg"
+    return Picture(f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}", small)
+
+
+def _columns(log: Sequence[Mapping[str, Any]]) -> Columns:
+    """Log columns, each point the mean of equally many updates, so that a long run does not make a heavy page."""
+    names = set.intersection(*(set(row) for row in log))
+    parts = min(len(log), POINTS)
+    return {
+        name: np.array([part.mean() for part in np.array_split(np.array([row[name] for row in log], float), parts)])
+        for name in names
+    }
+
+
+def _panel(draw: Draw, columns: Columns) -> Markup:
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(3.6, 2.1), layout="constrained")
+        draw(figure.add_subplot(xlabel="update"), columns)
+        return _svg(figure)
+
+
+def _loss(axes: Axes, log: Columns) -> None:
+    axes.plot(log["step"], log["loss"], color=ALIGNED)
+
+
+def _margin(axes: Axes, log: Columns) -> None:
+    mean, std = log["u_mean"], log["u_std"]
+    axes.fill_between(log["step"], mean - std, mean + std, color=ALIGNED, alpha=0.2, linewidth=0)
+    axes.plot(log["step"], mean, color=ALIGNED)
+    axes.axhline(0, color=BASE, linewidth=0.8)
+
+
+def _accuracy(axes: Axes, log: Columns) -> None:
+    axes.plot(log["step"], log["accuracy"], color=ALIGNED)
+    axes.axhline(0.5, color=BASE, linewidth=0.8)
+    axes.set_ylim(-0.03, 1.03)
+
+
+def _displacement(axes: Axes, log: Columns) -> None:
+    """On a logarithmic axis, linear near zero, where every run begins."""
+    axes.plot(log["step"], log["gap"], "--", color=BASE, label="gap")
+    axes.plot(log["step"], log["win_displacement"], ":", color=ALIGNED, label="winner")
+    axes.plot(log["step"], log["lose_displacement"], color=ALIGNED, label="loser")
+    axes.set_yscale("symlog", linthresh=max(float(np.nanmean(log["gap"])) / 100, 1e-12))
+    axes.legend(fontsize=8)
+
+
+def _cosine(axes: Axes, log: Columns) -> None:
+    axes.plot(log["step"], log["cosine"], color=ALIGNED)
+    axes.axhline(0, color=BASE, linewidth=0.8)
+    axes.set_ylim(-1.05, 1.05)
+
+
+def _gradient(axes: Axes, log: Columns) -> None:
+    axes.plot(log["step"], log["grad_norm"], color=ALIGNED)
+
+
+PANELS: tuple[tuple[str, str, Draw, tuple[str, ...]], ...] = (
+    ("loss", "What is descended; a logistic loss starts at log 2 = 0.693.", _loss, ("loss",)),
+    (
+        "u",
+        "Margin of the implicit rewards, winner over loser: mean ± standard deviation over the batch.",
+        _margin,
+        ("u_mean", "u_std"),
+    ),
+    (
+        "implicit accuracy",
+        "Share of pairs with u > 0, ties counting half; 0.5 is chance.",
+        _accuracy,
+        ("accuracy",),
+    ),
+    (
+        "displacement",
+        "Mean square by which predictions moved from the reference; the gap is the loser target's own.",
+        _displacement,
+        ("gap", "win_displacement", "lose_displacement"),
+    ),
+    ("cosine", "Between the loser's displacement and the guidance direction.", _cosine, ("cosine",)),
+    ("gradient norm", "Before clipping.", _gradient, ("grad_norm",)),
+)
+
+
+def _svg(figure: Figure) -> Markup:
+    """Safe to mark as such: the text is this file's, the rest numbers."""
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    text = buffer.getvalue()
+    for colour, theme in THEMED.items():
+        text = text.replace(colour, theme)
+    return Markup(text[text.index("<svg") :])
