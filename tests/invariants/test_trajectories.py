@@ -28,7 +28,7 @@ SETTINGS = [
     "train.batch=4",
     "train.device_batch=4",
     "train.checkpoint_every=2",
-    "train.lr=1e-3",
+    "train.lr=1e-4",
     "evaluate.scales=[1, 2]",
     "evaluate.steps=2",
     "evaluate.images=2",
@@ -80,6 +80,10 @@ def digests(folder: Path, pattern: str) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "aligned" / "pytorch_lora_weights.safetensors")
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run from beginning to end without interruption."""
@@ -101,7 +105,7 @@ def test_the_run_leaves_what_it_promises(whole: Path) -> None:
     log = read_rows(whole / "log.jsonl")
     assert [row["step"] for row in log] == list(range(1, 13))
     assert log[0]["loss"] == pytest.approx(0.693147, abs=1e-6)
-    assert log[0]["u_mean"] == 0
+    assert abs(log[0]["u_mean"]) < 1e-5
     assert log[-1]["lose_displacement"] > 0
 
 
@@ -126,7 +130,11 @@ def test_a_run_killed_three_times_ends_bit_identical(whole: Path, tmp_path: Path
     assert kept.items() <= digests(folder / "pairs", "[0-9]*.parquet").items()
     assert interrupt(arguments, lambda: any(folder.glob("scores/eval*")), signal.SIGINT) == 130
     run(arguments)
-    for part, pattern in (("aligned", "*"), ("pairs", "*.parquet"), ("images", "*.png"), (".", "scores.jsonl")):
+    ours, theirs = weights(folder), weights(whole)
+    assert ours.keys() == theirs.keys()
+    # The file's header is written from an unordered map, so the weights are compared, bit by bit, and not the bytes.
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    for part, pattern in (("pairs", "*.parquet"), ("images", "*.png"), (".", "scores.jsonl")):
         assert digests(folder / part, pattern) == digests(whole / part, pattern), part
     assert read_rows(folder / "log.jsonl") == read_rows(whole / "log.jsonl")
 
@@ -163,7 +171,7 @@ def _same_prompts(whole: Path) -> list[str]:
 
 
 def _assert_close(folder: Path, whole: Path) -> None:
-    ours, theirs = (load_file(path / "aligned" / "pytorch_lora_weights.safetensors") for path in (folder, whole))
+    ours, theirs = weights(folder), weights(whole)
     assert ours.keys() == theirs.keys()
     for name, value in ours.items():
         torch.testing.assert_close(value, theirs[name], rtol=2e-3, atol=2e-5)
