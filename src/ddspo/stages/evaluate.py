@@ -95,17 +95,16 @@ class Evaluate:
         """Generate and judge every missing batch; the processes take turns."""
         tasks = list(product(range(len(self.items[split])), range(images)))
         jobs = [(*setting, first) for setting in grid for first in range(0, len(tasks), self.settings.batch)]
-        missing = [job for job in jobs if not self._part(split, *job).exists()]
-        mine = missing[self.accelerator.process_index :: self.accelerator.num_processes]
-        with self.progress.task(name, len(jobs) * self.settings.batch, done=self._done(jobs, missing)) as advance:
-            for model, scale, first in mine:
+        # Shared out before looking at what exists, because the others are already writing.
+        mine = jobs[self.accelerator.process_index :: self.accelerator.num_processes]
+        missing = [job for job in mine if not self._part(split, *job).exists()]
+        each = self.settings.batch * self.accelerator.num_processes
+        with self.progress.task(name, len(mine) * each, done=(len(mine) - len(missing)) * each) as advance:
+            for model, scale, first in missing:
                 rows = self._judge(split, model, scale, tasks[first : first + self.settings.batch])
                 write_rows(self._part(split, model, scale, first), rows)
-                advance(self.settings.batch * self.accelerator.num_processes, f"{model}, guidance {scale:g}")
+                advance(each, f"{model}, guidance {scale:g}")
         self.accelerator.wait_for_everyone()
-
-    def _done(self, jobs: Sequence[Any], missing: Sequence[Any]) -> int:
-        return (len(jobs) - len(missing)) * self.settings.batch
 
     def _part(self, split: str, model: str, scale: float, first: int) -> Path:
         return self.folder.parts / f"{split}-{model}-{scale:g}-{first:06d}.jsonl"
