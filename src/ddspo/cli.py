@@ -97,15 +97,24 @@ def _go(path: Path, overrides: list[str] | None, stages: tuple[str, ...], fresh:
         print("ddspo: interrupted; run the same command again to continue", file=sys.stderr)
         raise typer.Exit(130) from None
     if "report" in stages and flow.accelerator.is_main_process:
-        print(headline(flow.result()))
+        print("\n".join(headline(flow.result())))
         print(flow.folder.report_html)
 
 
-def headline(result: dict[str, Any]) -> str:
-    """The result in one line."""
+def headline(result: dict[str, Any]) -> list[str]:
+    """The result in a line, after one for what it is without guidance, where that was measured."""
     ((name, metric),) = result["metrics"].items()
-    low, high = metric["interval"]
-    return (
-        f"{name} {metric['base']:.3f} -> {metric['aligned']:.3f} "
-        f"({metric['difference']:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}, {metric['prompts']} prompts)"
-    )
+    lines = []
+    if "1" in metric["by_scale"]:
+        base, aligned = (metric["curve"][model]["1"] for model in ("base", "aligned"))
+        lines.append(
+            f"without guidance, validation prompts: {base:.3f} -> {aligned:.3f} {_change(metric['by_scale']['1'])}"
+        )
+    scales = "each at its best guidance scale"
+    lines.append(f"{name} {metric['base']:.3f} -> {metric['aligned']:.3f} {_change(metric)}, {scales}")
+    return lines
+
+
+def _change(row: dict[str, Any]) -> str:
+    low, high = row["interval"]
+    return f"({row['difference']:+.3f}, 95 % interval {low:+.3f} to {high:+.3f})"

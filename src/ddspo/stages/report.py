@@ -38,7 +38,7 @@ def report(run: RunFolder, name: str) -> Row:
     if not (run.scores.exists() and run.evaluation.exists()):
         raise InputError(f"{run.path}: not evaluated yet: run `ddspo evaluate` or `ddspo run`")
     rows, evaluation = read_rows(run.scores), json.loads(run.evaluation.read_text(encoding="utf-8"))
-    prompts = by_prompt(rows)
+    prompts = by_prompt([row for row in rows if row["split"] == "evaluation"])
     if not prompts:
         raise InputError(f"{run.scores}: no image was judged for both models: run `ddspo evaluate --fresh`")
     result = {
@@ -54,14 +54,13 @@ def report(run: RunFolder, name: str) -> Row:
 
 
 def by_prompt(rows: Sequence[Row]) -> list[Row]:
-    """Evaluation prompts {item, prompt, tag, base, aligned, difference}, with the rows of both models by seed.
+    """Prompts of one split {item, prompt, tag, base, aligned, difference}, with the rows of both models by seed.
 
     An image that only one model has is left out, so that base[i] and aligned[i] always share a seed.
     """
     images: dict[tuple[int, int], Row] = defaultdict(dict)
     for row in rows:
-        if row["split"] == "evaluation":
-            images[row["item"], row["index"]][row["model"]] = row
+        images[row["item"], row["index"]][row["model"]] = row
     prompts: dict[int, Row] = {}
     for (item, _), pair in sorted(images.items()):
         if set(MODELS) <= set(pair):
@@ -86,7 +85,21 @@ def _metric(rows: Sequence[Row], prompts: Sequence[Row], scales: Row) -> Row:
         "images_per_prompt": max(len(prompt["base"]) for prompt in prompts),
         "scales": scales,
         "curve": {model: _curve(rows, model) for model in MODELS},
+        "by_scale": _by_scale(rows),
     }
+
+
+def _by_scale(rows: Sequence[Row]) -> Row:
+    """{scale: {difference, interval}} on the validation prompts, both models at the same scale."""
+    validation = [row for row in rows if row["split"] == "validation"]
+    found = {}
+    for scale in sorted({row["scale"] for row in validation}):
+        prompts = by_prompt([row for row in validation if row["scale"] == scale])
+        if prompts:
+            differences = _differences(prompts)
+            mean = float(np.mean([values.mean() for values in differences.values()]))
+            found[f"{scale:g}"] = {"difference": mean, "interval": list(paired_bootstrap(differences))}
+    return found
 
 
 def _curve(rows: Sequence[Row], model: str) -> dict[str, float]:
