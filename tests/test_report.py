@@ -142,6 +142,7 @@ def test_numbers(run: RunFolder) -> None:
                 "images_per_prompt": 2,
                 "scales": {"base": 3.0, "aligned": 2.0},
                 "curve": {"base": {"1": 0.0, "2": 0.5}, "aligned": {"1": 0.0, "2": 0.5}},
+                "by_scale": {scale: {"difference": 0.0, "interval": [0.0, 0.0]} for scale in ("1", "2")},
             }
         },
         "fidelity": {
