@@ -22,7 +22,7 @@ def row(report: dict) -> str:
     cells += [f"{metric['difference']:+.3f}", f"{low:+.3f} … {high:+.3f}"]
     for name in ("confident", "distance", "diversity"):
         base, aligned = (fidelity[model][name] for model in ("base", "aligned"))
-        cells.append(f"{base:.3g} → {aligned:.3g}")
+        cells.append("-" if None in (base, aligned) else f"{base:.3g} → {aligned:.3g}")
     return f"| {' | '.join(cells)} |"
 
 
