@@ -90,6 +90,7 @@ def _go(path: Path, overrides: list[str] | None, stages: tuple[str, ...], fresh:
     from ddspo.recipe import load
     from ddspo.workflow import Workflow
 
+    _quieten()
     try:
         flow = Workflow.start(load(path, overrides or ()), fresh_from=stages[0] if fresh else None)
         flow.run(stages)
@@ -99,6 +100,16 @@ def _go(path: Path, overrides: list[str] | None, stages: tuple[str, ...], fresh:
     if "report" in stages and flow.accelerator.is_main_process:
         print("\n".join(headline(flow.result())))
         print(flow.folder.report_html)
+
+
+def _quieten() -> None:
+    """Loading bars and notes of the libraries below would drown what this one has to say."""
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
 
 
 def headline(result: dict[str, Any]) -> list[str]:

@@ -102,8 +102,9 @@ class Workflow:
             degrade(self.folder, self.prompts, self.recipe.degradation, self.recipe.seed, self.progress)
 
     def _sample(self) -> None:
-        given = self.recipe
-        sample(self.folder, self._backbone(), given.sample, given.seed, self.accelerator, self.progress)
+        given, backbone = self.recipe, self._backbone()
+        self._say_too_long(backbone, self.prompts, "prompts")
+        sample(self.folder, backbone, given.sample, given.seed, self.accelerator, self.progress)
 
     def _train(self) -> None:
         given = self.recipe
@@ -115,6 +116,7 @@ class Workflow:
         given = self.recipe
         backbones = {name: self._backbone() for name in MODELS}
         given.adaptation.load(backbones["aligned"], self.folder.aligned)
+        self._say_too_long(backbones["base"], self.items["evaluation"], "evaluate.prompts")
         Evaluate(
             folder=self.folder,
             backbones=backbones,
@@ -133,6 +135,12 @@ class Workflow:
     def _backbone(self) -> Backbone:
         model = self.recipe.model
         return components.find(Backbone, model.backbone).load(model).to(self.accelerator.device)
+
+    def _say_too_long(self, backbone: Backbone, rows: list[Row], name: str) -> None:
+        cut = backbone.too_long([row["prompt"] for row in rows])
+        if cut:
+            which = f"{len(cut)} of {len(rows)} are longer than the text encoder reads and lose their end"
+            self.progress.say(f"{name}: {which}, for example {cut[0]!r}")
 
     def _settings(self, name: str) -> Any:
         """What a stage's result depends on, beyond the files of earlier stages."""

@@ -86,6 +86,11 @@ def test_a_sample_depends_on_its_own_seed_only(backbone: Backbone) -> None:
     assert not torch.allclose(together[0], together[1])
 
 
+def test_prompts_that_lose_their_end_are_named(backbone: Backbone) -> None:
+    long = "x" * 5 * backbone.pipeline.tokenizer.model_max_length
+    assert backbone.too_long([*PROMPTS, long]) == [long]
+
+
 def test_cached_condition_is_fresh(backbone: Backbone) -> None:
     conditions = Conditions(backbone, [*PROMPTS, PROMPTS[0]])
     fresh = backbone.encode(PROMPTS[::-1])

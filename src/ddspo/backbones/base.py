@@ -1,7 +1,6 @@
 """What a backbone is: a diffusers pipeline that reads prompts and predicts. It has never heard of preferences."""
 
 import json
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,8 +52,6 @@ class Backbone(ABC):
             InputError: There is no such model, it cannot be reached, or it is of another class.
         """
         found = check(model, cls.pipeline_class.__name__)
-        # The pipeline's own loader warns about every optional part that a folder leaves out.
-        logging.getLogger("diffusers").setLevel(logging.ERROR)
         optional = (
             {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in found.model_index else {}
         )
@@ -71,6 +68,12 @@ class Backbone(ABC):
     @abstractmethod
     def encode(self, prompts: Sequence[str]) -> Condition:
         """The denoiser's own keyword arguments for some prompts, each [len(prompts), ...]."""
+
+    def too_long(self, prompts: Sequence[str]) -> list[str]:
+        """Prompts that lose their end because they have more tokens than the text encoder reads."""
+        tokenizer = self.pipeline.tokenizer
+        lengths = map(len, tokenizer(list(prompts), verbose=False).input_ids)
+        return [text for text, length in zip(prompts, lengths, strict=True) if length > tokenizer.model_max_length]
 
     @property
     def denoiser(self) -> nn.Module:
