@@ -33,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=3, help="images a prompt")
     images = parser.parse_args().images
-    path = local("package://ddspo.scenes/prompts/validation.jsonl")
+    path = local("package://ddspo.scenes/data/validation.jsonl")
     assert path is not None
     items = read_rows(path) * images
     for schedule in SCHEDULES:

@@ -44,4 +44,4 @@ def test_an_interrupted_build_ends_like_another(tmp_path: Path, monkeypatch: pyt
         theirs = getattr(other, part).state_dict()
         for name, value in getattr(one, part).state_dict().items():
             assert torch.equal(value, theirs[name]), f"{part}.{name}"
-    assert (tmp_path / "whole" / "prompts" / "evaluation.jsonl").stat().st_size > 1000
+    assert (tmp_path / "whole" / "data" / "evaluation.jsonl").stat().st_size > 1000

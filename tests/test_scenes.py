@@ -53,7 +53,7 @@ def test_held_out_combinations() -> None:
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_shipped_prompts_are_the_splits(split: str) -> None:
-    path = local(f"package://ddspo.scenes/prompts/{split}.jsonl")
+    path = local(f"package://ddspo.scenes/data/{split}.jsonl")
     assert path is not None
     rows = [{key: value for key, value in row.items() if key != "id"} for row in read_prompts(path, split)]
     assert rows == split_items(split)

@@ -46,7 +46,7 @@ def few_prompts(out: Path) -> list[str]:
     """One validation and one evaluation prompt a tag."""
     overrides = []
     for key, split in (("prompts", "evaluation"), ("validation", "validation")):
-        source = local(f"package://ddspo.scenes/prompts/{split}.jsonl")
+        source = local(f"package://ddspo.scenes/data/{split}.jsonl")
         assert source is not None
         rows = {row["tag"]: row for row in read_rows(source)}
         file = out.parent / f"{split}.jsonl"

@@ -184,7 +184,7 @@ def _load(path: Path, model: Any, optimizer: Any, schedule: Any, ema: EMAModel) 
 
 
 def build(out: Path, work: Path, settings: Settings) -> None:
-    """Train everything and write `out`/model, `out`/prompts and references; intermediate state lives in `work`."""
+    """Train everything and write `out`/model and `out`/data; intermediate state lives in `work`."""
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     work.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(settings.seed)
@@ -213,11 +213,11 @@ def write_data(folder: Path) -> None:
     """Write the prompt files of the three splits, and fresh renders of the evaluation prompts as references."""
     for split in SPLITS:
         rows = [{"id": f"{split}-{number:04d}"} | row for number, row in enumerate(split_items(split))]
-        write_rows(folder / "prompts" / f"{split}.jsonl", rows)
+        write_rows(folder / "data" / f"{split}.jsonl", rows)
     rng = np.random.default_rng(7)
     images = [render(scene_for(row, rng), rng) for row in split_items("evaluation") for _ in range(3)]
     table = pa.table({"image": pa.array([_png(image) for image in images], pa.binary())})
-    replace_atomically(folder / "references.parquet", lambda path: pq.write_table(table, path))
+    replace_atomically(folder / "data" / "references.parquet", lambda path: pq.write_table(table, path))
 
 
 def _png(image: np.ndarray) -> bytes:
