@@ -147,15 +147,15 @@ def test_accumulation_equals_one_batch(whole: Path, tmp_path: Path) -> None:
 
 
 def test_two_processes_equal_one(whole: Path, tmp_path: Path) -> None:
-    """The same degraded prompts, seeds and pairs exactly; the same weights within float32 rounding."""
+    """The same degraded prompts, seeds, pairs and base images exactly; the same weights within float32 rounding."""
     out = tmp_path / "runs"
     out.mkdir()
     launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29611", "-m")
-    for verb in ("degrade", "sample", "train"):
-        run(command(verb, out, "train.device_batch=2"), (*launcher, "ddspo"))
+    run(command("run", out, "train.device_batch=2"), (*launcher, "ddspo"))
     folder = out / "scenes"
     assert (folder / "prompts.jsonl").read_bytes() == (whole / "prompts.jsonl").read_bytes()
     assert digests(folder / "pairs", "*.parquet") == digests(whole / "pairs", "*.parquet")
+    assert digests(folder / "images" / "base", "*.png") == digests(whole / "images" / "base", "*.png")
     _assert_close(folder, whole)
 
 
