@@ -60,7 +60,7 @@ def sample(
             advance(len(shard) * accelerator.num_processes, "")
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        _preview(run, backbone)
+        _preview(run, backbone, settings)
     accelerator.wait_for_everyone()
 
 
@@ -146,9 +146,11 @@ def _path(run: RunFolder, index: int) -> Path:
     return run.pairs / f"{index:06d}.parquet"
 
 
-def _preview(run: RunFolder, backbone: Backbone) -> None:
-    """Pictures of the first pairs, to look at."""
-    table = _read(_path(run, 0)).slice(0, PREVIEWS)
+def _preview(run: RunFolder, backbone: Backbone, settings: Sampling) -> None:
+    """Pictures of a few pairs from all over the run, to look at."""
+    chosen = np.linspace(0, settings.pairs - 1, min(PREVIEWS, settings.pairs), dtype=int).tolist()
+    places = [divmod(row, settings.batch) for row in chosen]
+    table = pa.concat_tables([_read(_path(run, shard)).slice(row, 1) for shard, row in places])
     shape = json.loads(table.schema.metadata[b"ddspo"])["shape"]
     folder = run.images / "pairs"
     folder.mkdir(parents=True, exist_ok=True)
