@@ -1,8 +1,8 @@
-"""Trains the shipped miniature pipeline: `python -m ddspo.scenes.build OUT` (seeded, resumable, CPU hours or less).
+"""Trains a shipped miniature pipeline: `python -m ddspo.scenes.build OUT` (seeded, resumable, CPU hours or less).
 
-Draws scenes, fits an AutoencoderKL, then fits a CLIPTextModel and a UNet2DConditionModel together on web-like
-captions with the plain diffusion loss |eps_theta(x_t, t, c) - eps|^2, and saves the exponential moving average of the
-weights as an ordinary StableDiffusionPipeline folder in fp16. Run it again to continue after an interruption; launch
+Draws scenes, fits an AutoencoderKL, then fits text encoders and denoiser together on web-like captions, and saves the
+exponential moving average of the weights as an ordinary pipeline folder in fp16: OUT/noise, a StableDiffusionPipeline,
+or with `--miniature flow` OUT/flow, a StableDiffusion3Pipeline. Run it again to continue after an interruption; launch
 it with
 
     ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 -m ddspo.scenes.build OUT
@@ -24,18 +24,21 @@ import pyarrow.parquet as pq
 import torch
 import typer
 from accelerate import Accelerator
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL
 from diffusers.training_utils import EMAModel
 from PIL import Image
 from rich.progress import track
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss, mse_loss
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTokenizer
 
 from ddspo.run_folder import replace_atomically, write_rows
-from ddspo.scenes.networks import TOKENS, make_models, make_scheduler, make_tokenizer, pipeline
+from ddspo.scenes.networks import MINIATURES, TOKENS, Miniature, make_autoencoder, make_tokenizer
 from ddspo.scenes.prompts import SPLITS, TAGS, caption, contents, item, scene_for, split_items
 from ddspo.scenes.world import Scene, render
+
+MIX = TAGS + ("two_object", "counting") + ("position", "color_attr") * 2
+"""How often each tag is drawn: what needs two things to be told apart takes longest to learn."""
 
 LATENT_NOISE = 0.1
 """Standard deviation of the noise that the decoder learns to ignore, in units of the latents' own."""
@@ -45,9 +48,10 @@ LATENT_NOISE = 0.1
 class Settings:
     """How long each part is trained."""
 
-    scenes: int = 60_000
+    miniature: str = "noise"
+    scenes: int = 90_000
     autoencoder_steps: int = 2_500
-    steps: int = 6_000
+    steps: int = 7_000
     batch: int = 128
     lr: float = 1e-3
     seed: int = 0
@@ -58,12 +62,12 @@ Captioned = tuple[Scene, str | None]
 
 
 def draw(count: int, seed: int) -> tuple[np.ndarray, list[Captioned]]:
-    """Random scenes of the six tags, each tag as often: images [count, 32, 32, 3] uint8, scenes and relations."""
+    """Random scenes of the six tags: images [count, 32, 32, 3] uint8, scenes and relations."""
     rng = np.random.default_rng(seed)
     choices = {tag: list(contents(tag)) for tag in TAGS}
     images, scenes = [], []
     for index in track(range(count), "drawing scenes"):
-        tag = TAGS[index % len(TAGS)]
+        tag = MIX[index % len(MIX)]
         include = choices[tag][rng.integers(len(choices[tag]))]
         scene = scene_for(item("", tag, include), rng)
         images.append(render(scene, rng))
@@ -106,33 +110,21 @@ def encode_all(autoencoder: AutoencoderKL, images: np.ndarray) -> Tensor:
     return latents * autoencoder.config.scaling_factor
 
 
-class Denoiser(nn.Module):
-    """Text encoder and UNet as one module, so that they are trained, averaged and distributed together."""
-
-    def __init__(self, text: CLIPTextModel, unet: UNet2DConditionModel) -> None:
-        super().__init__()
-        self.text, self.unet = text, unet
-
-    def forward(self, x_t: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
-        """Predict the noise."""
-        return self.unet(x_t, t, self.text(tokens).last_hidden_state).sample
-
-
 def batch_at(
     step: int, settings: Settings, latents: Tensor, scenes: list[Captioned], tokenizer: CLIPTokenizer
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The global batch of one step, a function of seed and step only: x0, noise, t, tokens."""
+    """The global batch of one step, a function of seed and step only: x0, noise, u in (0, 1), tokens."""
     rng = np.random.default_rng([settings.seed, 2, step])
     rows = rng.integers(len(scenes), size=settings.batch)
     texts = ["" if rng.random() < 0.1 else caption(scenes[row][0], scenes[row][1], rng) for row in rows]
     noise = torch.from_numpy(rng.standard_normal((settings.batch, *latents.shape[1:]), dtype=np.float32))
-    t = torch.from_numpy(rng.integers(1000, size=settings.batch))
+    u = torch.from_numpy(rng.uniform(1e-6, 1 - 1e-6, settings.batch).astype(np.float32))
     tokens = tokenizer(texts, padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt").input_ids
-    return latents[torch.from_numpy(rows)], noise, t, tokens
+    return latents[torch.from_numpy(rows)], noise, u, tokens
 
 
 def fit_denoiser(
-    model: Denoiser,
+    model: Miniature,
     latents: Tensor,
     scenes: list[Captioned],
     tokenizer: CLIPTokenizer,
@@ -141,20 +133,18 @@ def fit_denoiser(
     accelerator: Accelerator,
 ) -> EMAModel:
     """Fit by plain denoising; checkpoints now and then in `work`; returns the average of the weights."""
-    scheduler = make_scheduler()
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, settings.lr, total_steps=settings.steps + 1, pct_start=min(0.05, 500 / settings.steps)
     )
     ema = EMAModel(model.parameters(), decay=0.999)
-    state = work / "denoiser.pt"
+    state = work / f"{settings.miniature}.pt"
     start = _load(state, model, optimizer, schedule, ema) if state.exists() else 0
     wrapped = accelerator.prepare(model)
     share = slice(accelerator.process_index, None, accelerator.num_processes)
     began, running = time.monotonic(), 0.0
     for step in track(range(start, settings.steps), "fitting the denoiser", disable=not accelerator.is_main_process):
-        x0, noise, t, tokens = (part[share] for part in batch_at(step, settings, latents, scenes, tokenizer))
-        loss = mse_loss(wrapped(scheduler.add_noise(x0, noise, t), t, tokens), noise)
+        loss = wrapped(*(part[share] for part in batch_at(step, settings, latents, scenes, tokenizer)))
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -164,7 +154,7 @@ def fit_denoiser(
         running += (loss.item() - running) / min(step - start + 1, 200)
         if accelerator.is_main_process and (step + 1) % settings.save_every == 0:
             rate = (step + 1 - start) * settings.batch / (time.monotonic() - began)
-            row = {"part": "denoiser", "step": step + 1, "loss": round(running, 5), "images_per_second": round(rate)}
+            row = {"part": settings.miniature, "step": step + 1, "loss": round(running, 5), "images_per_second": round(rate)}
             print(json.dumps(row), flush=True)
             _save(state, model, optimizer, schedule, ema, step + 1)
     return ema
@@ -184,12 +174,12 @@ def _load(path: Path, model: Any, optimizer: Any, schedule: Any, ema: EMAModel) 
 
 
 def build(out: Path, work: Path, settings: Settings) -> None:
-    """Train everything and write `out`/model and `out`/data; intermediate state lives in `work`."""
+    """Train everything and write `out`/MINIATURE and `out`/data; intermediate state lives in `work`."""
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     work.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(settings.seed)
     tokenizer = make_tokenizer()
-    autoencoder, text, unet = make_models(tokenizer)
+    autoencoder, model = make_autoencoder(), MINIATURES[settings.miniature](tokenizer)
     if accelerator.is_main_process:
         print(json.dumps({"part": "settings", **asdict(settings)}), flush=True)
     images, scenes = draw(settings.scenes, settings.seed)
@@ -200,11 +190,10 @@ def build(out: Path, work: Path, settings: Settings) -> None:
     accelerator.wait_for_everyone()
     autoencoder = AutoencoderKL.from_pretrained(work / "autoencoder")
     latents = encode_all(autoencoder, images)
-    model = Denoiser(text, unet)
     ema = fit_denoiser(model, latents, scenes, tokenizer, settings, work, accelerator)
     if accelerator.is_main_process:
         ema.copy_to(model.parameters())
-        pipeline(autoencoder, text, unet, tokenizer).to(dtype=torch.float16).save_pretrained(out / "model")
+        model.pipeline(autoencoder).to(dtype=torch.float16).save_pretrained(out / settings.miniature)
         write_data(out)
     accelerator.end_training()
 
@@ -229,11 +218,12 @@ def _png(image: np.ndarray) -> bytes:
 def main(
     out: Path,
     work: Annotated[Path, typer.Option(help="Where intermediate state is kept.")] = Path("runs/scenes-build"),
+    miniature: Annotated[str, typer.Option(help=f"One of {', '.join(MINIATURES)}.")] = Settings.miniature,
     steps: Annotated[int, typer.Option(help="Updates of the denoiser.")] = Settings.steps,
     seed: Annotated[int, typer.Option(help="Everything random follows from it.")] = Settings.seed,
 ) -> None:
     """Train the miniature pipeline and write it to OUT."""
-    build(out, work, Settings(steps=steps, seed=seed))
+    build(out, work, Settings(miniature=miniature, steps=steps, seed=seed))
 
 
 if __name__ == "__main__":
