@@ -8,27 +8,60 @@ import torch
 from torch import Tensor
 
 Prediction = Literal["epsilon", "v_prediction"]
+Space = Literal["native", "epsilon", "x0", "v"]
+"""In which quantity an error is measured; 'native' is what the network itself predicts."""
 
 
 class NoisePath(ABC):
-    """x_t between data and noise, on a model's own clock."""
+    """x_t = alpha_t x_0 + sigma_t eps between data and noise, on a model's own clock."""
 
     @abstractmethod
     def times(self, u: Tensor) -> Tensor:
-        """Map u in [0, 1), [B], to the model's clock, [B]."""
+        """Map u in [0, 1), [B], to the model's clock, [B]; more noise for greater u."""
 
     @abstractmethod
-    def noise(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """x_t for data x0 [B, ...], noise eps [B, ...] and times t [B]."""
+    def progress(self, t: Tensor) -> Tensor:
+        """How far the clock has run: t / T in [0, 1], [B] float32 or better."""
+
+    @abstractmethod
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha_t and sigma_t, [B] each, float32 or better."""
 
     @abstractmethod
     def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """What a perfect network would predict if it knew x0 and eps, in its own prediction space, [B, ...]."""
 
+    @property
+    @abstractmethod
+    def space(self) -> Literal["epsilon", "v"]:
+        """What 'native' means here."""
+
+    def noise(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """x_t = alpha_t x_0 + sigma_t eps for data x0 [B, ...], noise eps [B, ...] and times t [B]."""
+        alpha, sigma = self._broadcast(t, x0)
+        return alpha * x0 + sigma * eps
+
+    def error_weight(self, space: Space, t: Tensor) -> Tensor:
+        """|delta in space|^2 / |delta in the native space|^2 of two predictions at one x_t, [B].
+
+        At a fixed x_t, x_0 = const - sigma_t v and eps = const + alpha_t v on both kinds of path, hence
+        |delta x_0| = sigma_t |delta v| and |delta eps| = alpha_t |delta v|. A change of prediction space is this
+        factor and nothing else, as long as policy, reference and target are read at the same x_t. It is infinite
+        where a network that predicts eps is asked at alpha_t = 0.
+        """
+        alpha, sigma = self.coefficients(t)
+        squares = {"v": torch.ones_like(sigma), "x0": sigma.square(), "epsilon": alpha.square()}
+        return squares[self.space if space == "native" else space] / squares[self.space]
+
+    def _broadcast(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        shape = (-1, *[1] * (like.ndim - 1))
+        alpha, sigma = self.coefficients(t)
+        return alpha.view(shape).to(like.dtype), sigma.view(shape).to(like.dtype)
+
 
 @dataclass(frozen=True)
 class DDPM(NoisePath):
-    """x_t = alpha_t x_0 + sigma_t eps with alpha_t^2 = alphas_cumprod[t], sigma_t^2 = 1 - alpha_t^2 (Ho et al. 2020).
+    """alpha_t^2 = alphas_cumprod[t], sigma_t^2 = 1 - alpha_t^2, t = 0 ... T - 1 (Ho et al. 2020).
 
     Attributes:
         alphas_cumprod: The scheduler's training schedule, [T].
@@ -45,24 +78,73 @@ class DDPM(NoisePath):
         if self.prediction not in ("epsilon", "v_prediction"):
             raise ValueError(f"prediction type {self.prediction!r}: only 'epsilon' and 'v_prediction' are supported")
 
+    @property
+    def space(self) -> Literal["epsilon", "v"]:
+        """'epsilon' or 'v'."""
+        return "epsilon" if self.prediction == "epsilon" else "v"
+
     def times(self, u: Tensor) -> Tensor:
         """t = floor(u T)."""
         steps = len(self.alphas_cumprod)
         return (u * steps).long().clamp(max=steps - 1)
 
-    def noise(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """x_t = alpha_t x_0 + sigma_t eps."""
-        alpha, sigma = self._coefficients(t, x0)
-        return alpha * x0 + sigma * eps
+    def progress(self, t: Tensor) -> Tensor:
+        """t / T, below 1."""
+        return t.float() / len(self.alphas_cumprod)
+
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """sqrt(alphas_cumprod[t]) and sqrt(1 - alphas_cumprod[t])."""
+        table = self.alphas_cumprod
+        square = table.to(t.device, torch.promote_types(table.dtype, torch.float32))[t]
+        return square.sqrt(), (1 - square).sqrt()
 
     def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """eps, or v = alpha_t eps - sigma_t x_0."""
         if self.prediction == "epsilon":
             return eps
-        alpha, sigma = self._coefficients(t, x0)
+        alpha, sigma = self._broadcast(t, x0)
         return alpha * eps - sigma * x0
 
-    def _coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        square = self.alphas_cumprod.to(t.device)[t].to(torch.promote_types(like.dtype, torch.float32))
-        square = square.view(-1, *[1] * (like.ndim - 1))
-        return square.sqrt().to(like.dtype), (1 - square).sqrt().to(like.dtype)
+
+@dataclass(frozen=True)
+class RectifiedFlow(NoisePath):
+    """alpha_t = 1 - sigma, sigma_t = sigma = t / T, and the network predicts v = eps - x_0 (Liu et al. 2022).
+
+    Attributes:
+        shift: How far times are moved towards noise, as at inference: sigma = shift u / (1 + (shift - 1) u)
+            (Esser et al. 2024, equation 23); 1 leaves them.
+        steps: T, the clock of the model at pure noise.
+
+    Raises:
+        ValueError: The shift is not positive.
+    """
+
+    shift: float = 1.0
+    steps: int = 1000
+
+    def __post_init__(self) -> None:
+        if not self.shift > 0:
+            raise ValueError(f"flow shift {self.shift}: it must be positive")
+
+    @property
+    def space(self) -> Literal["epsilon", "v"]:
+        """'v'."""
+        return "v"
+
+    def times(self, u: Tensor) -> Tensor:
+        """t = T sigma, float32, with u not below 1 / T, the first step of the schedulers: sigma stays in (0, 1]."""
+        u = u.double().clamp(min=1 / self.steps, max=1)
+        return (self.steps * self.shift * u / (1 + (self.shift - 1) * u)).float()
+
+    def progress(self, t: Tensor) -> Tensor:
+        """t / T = sigma."""
+        return t.to(torch.promote_types(t.dtype, torch.float32)) / self.steps
+
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """1 - sigma and sigma."""
+        sigma = self.progress(t)
+        return 1 - sigma, sigma
+
+    def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """v = eps - x_0."""
+        return eps - x0
