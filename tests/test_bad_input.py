@@ -87,6 +87,14 @@ def test_a_stage_before_its_turn(tmp_path: Path) -> None:
         flow.run(("train",))
 
 
+def test_an_evaluation_that_the_recipe_does_not_have(tmp_path: Path) -> None:
+    flow = Workflow.start(load(SCENES, [f"out={tmp_path}", "evaluate=null"]))
+    with pytest.raises(InputError, match="evaluate: the recipe has no such group"):
+        flow.run(("evaluate",))
+    with pytest.raises(InputError, match="degrade is not finished"):
+        flow.run(("report",))
+
+
 def test_prompts_without_ids_are_numbered(tmp_path: Path) -> None:
     rows = read_prompts(Path(write(tmp_path / "p.txt", "a b\n\nc <b>&\n")), "prompts")
     assert rows == [{"prompt": "a b", "id": "p000001"}, {"prompt": "c <b>&", "id": "p000002"}]

@@ -38,6 +38,15 @@ def test_a_component_given_by_name_takes_an_option() -> None:
     assert load(SCENES, ["degradation.remove_words.variants=2"]).degradation.variants == 2
 
 
+def test_an_optional_group_may_be_left_out(tmp_path: Path) -> None:
+    recipe = load(SCENES, ["evaluate=null"])
+    assert recipe.evaluate is None
+    shown = tmp_path / "shown.yaml"
+    shown.write_text(dump(recipe))
+    assert "evaluate: null  # how base and aligned are compared" in shown.read_text()
+    assert load(shown) == recipe
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -50,6 +59,9 @@ def test_a_component_given_by_name_takes_an_option() -> None:
         (["objective=ipo"], "objective: no 'ipo' in objectives"),
         (["train.lr"], "'train.lr' is no override"),
         (["train.steps.x=1"], "steps holds no further keys"),
+        (["evaluate.metric=null"], "evaluate.metric: give one name"),
+        (["evaluate.stepz=1"], "evaluate.stepz: no such key: did you mean steps?"),
+        (["evaluate=3"], "evaluate: 3: give its options"),
         (["prompts=null"], "prompts: None: input should be a valid string"),
     ],
 )

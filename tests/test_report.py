@@ -275,3 +275,16 @@ def test_without_an_evaluation_it_says_what_to_do(run: RunFolder) -> None:
     run.scores.unlink()
     with pytest.raises(InputError, match="ddspo evaluate"):
         report(run, "small")
+
+
+def test_a_run_that_is_not_evaluated_shows_what_was_trained(run: RunFolder) -> None:
+    """No score, no image of either model, and no number that only an evaluation could give."""
+    result = report(run, f"small {HOSTILE}", evaluated=False)
+    assert result["metrics"] == result["fidelity"] == {}
+    assert result["stages"] == {"train": 12.5}
+    made = page(run)
+    assert "Not evaluated" in made.text
+    assert "By tag" not in made.text
+    assert len(made.all("svg")) == 6
+    assert [attributes["alt"] for attributes in made.all("img")] == [f"win: {HOSTILE}", f"lose: lost {HOSTILE}"]
+    assert HOSTILE not in run.report_html.read_text(encoding="utf-8")

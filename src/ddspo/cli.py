@@ -21,9 +21,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
 @app.command()
 def run(recipe: RecipeFile, overrides: Overrides = None, fresh: Fresh = False) -> None:
     """Degrade, sample, train, evaluate, report; run it again to continue."""
-    from ddspo.workflow import STAGES
-
-    _go(recipe, overrides, STAGES, fresh)
+    _go(recipe, overrides, (), fresh)
 
 
 @app.command()
@@ -88,17 +86,17 @@ def main() -> None:
 
 def _go(path: Path, overrides: list[str] | None, stages: tuple[str, ...], fresh: bool) -> None:
     from ddspo.recipe import load
-    from ddspo.workflow import Workflow
+    from ddspo.workflow import STAGES, Workflow
 
     _quieten()
     try:
-        flow = Workflow.start(load(path, overrides or ()), fresh_from=stages[0] if fresh else None)
+        flow = Workflow.start(load(path, overrides or ()), fresh_from=(stages or STAGES)[0] if fresh else None)
         flow.run(stages)
     except KeyboardInterrupt:
         print("ddspo: interrupted; run the same command again to continue", file=sys.stderr)
         raise typer.Exit(130) from None
-    if "report" in stages and flow.accelerator.is_main_process:
-        print("\n".join(headline(flow.result())))
+    if "report" in (stages or STAGES) and flow.accelerator.is_main_process:
+        print("\n".join(headline(flow.result()) or [f"not evaluated; {flow.folder.aligned}"]))
         print(flow.folder.report_html)
 
 
@@ -113,7 +111,9 @@ def _quieten() -> None:
 
 
 def headline(result: dict[str, Any]) -> list[str]:
-    """The result in a line, after one for what it is without guidance, where that was measured."""
+    """The result in a line, after one for what it is without guidance, if measured; nothing if not evaluated."""
+    if not result["metrics"]:
+        return []
     ((name, metric),) = result["metrics"].items()
     lines = []
     if "1" in metric["by_scale"]:

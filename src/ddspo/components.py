@@ -5,6 +5,7 @@ import difflib
 import importlib
 import inspect
 import pkgutil
+import types
 import typing
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -67,7 +68,7 @@ def construct(annotation: Any, value: Any, where: str) -> Any:
     """Build a value of a type from plain data, strictly: components, dataclasses, or whatever pydantic validates.
 
     Args:
-        annotation: A component's base class, a dataclass, or a leaf type.
+        annotation: A component's base class, a dataclass, either of them or None, or a leaf type.
         value: Mappings, lists and scalars, as YAML gives them.
         where: Dotted path for messages.
 
@@ -75,6 +76,9 @@ def construct(annotation: Any, value: Any, where: str) -> Any:
         InputError: Unknown or missing keys, or values of a wrong type; one line that names the place.
     """
     plain = _bare(annotation)
+    group = _optional_group(plain)
+    if group:
+        return None if value is None else construct(group, value, where)
     if plain in KINDS:
         return _component(plain, value, where)
     if dataclasses.is_dataclass(plain):
@@ -122,6 +126,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def _bare(annotation: Any) -> Any:
     return typing.get_args(annotation)[0] if typing.get_origin(annotation) is Annotated else annotation
+
+
+def _optional_group(annotation: Any) -> Any:
+    """The component or dataclass of `X | None`, or None for any other annotation."""
+    kinds = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else ()
+    groups = [kind for kind in kinds if kind in KINDS or dataclasses.is_dataclass(kind)]
+    return groups[0] if len(kinds) == 2 and len(groups) == 1 and types.NoneType in kinds else None
 
 
 def _component(kind: type, value: Any, where: str) -> Any:

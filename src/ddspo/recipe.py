@@ -37,7 +37,6 @@ class Recipe:
     name: Annotated[str, Doc("the run's folder inside `out`")]
     model: Annotated[Model, Doc("the pipeline that is aligned, and the frozen reference")]
     prompts: Annotated[str, Doc("alignment prompts: one a line, or JSONL with `prompt`")]
-    evaluate: Annotated[Evaluation, Doc("how base and aligned are compared")]
     seed: Annotated[int, Ge(0), Doc("everything random follows from it")] = 0
     out: Annotated[str, Doc("where run folders are")] = "runs"
     degradation: Annotated[Degradation, Doc("how prompts are made poorer")] = field(default_factory=RemoveWords)
@@ -46,6 +45,7 @@ class Recipe:
     objective: Annotated[Objective, Doc("from displacements to a loss")] = field(default_factory=Logistic)
     adaptation: Annotated[Adaptation, Doc("which weights are trained")] = field(default_factory=LoRA)
     train: Annotated[Optimisation, Doc("how they are trained")] = field(default_factory=Optimisation)
+    evaluate: Annotated[Evaluation | None, Doc("how base and aligned are compared; null: not at all")] = None
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -16,12 +16,13 @@ from accelerate import Accelerator
 from ddspo import components, recipe
 from ddspo.backbones.base import Backbone, check, local
 from ddspo.errors import InputError
+from ddspo.metrics.base import Metric
 from ddspo.progress import Progress
 from ddspo.prompt_files import read_prompts
 from ddspo.recipe import Recipe
 from ddspo.run_folder import Row, RunFolder, write_json, write_text
 from ddspo.stages.degrade import degrade
-from ddspo.stages.evaluate import MODELS, Evaluate, read_images
+from ddspo.stages.evaluate import MODELS, Evaluate, Evaluation, read_images
 from ddspo.stages.report import report
 from ddspo.stages.sample import read_pairs, sample
 from ddspo.stages.train import Method, train
@@ -70,9 +71,14 @@ class Workflow:
         """Where the run lives."""
         return RunFolder(Path(self.recipe.out) / self.recipe.name)
 
-    def run(self, stages: tuple[str, ...] = STAGES) -> None:
-        """Go through some stages in order; each is skipped where it is finished."""
-        for name in stages:
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """What this recipe goes through: one without an `evaluate` group is not evaluated."""
+        return tuple(name for name in STAGES if name != "evaluate" or self.recipe.evaluate)
+
+    def run(self, stages: tuple[str, ...] = ()) -> None:
+        """Go through some stages in order, or all of the recipe's; each is skipped where it is finished."""
+        for name in stages or self.stages:
             self._needs(name)
             writes = self.accelerator.is_main_process
             with self.folder.stage(name, self._settings(name), writes=writes) as left:
@@ -114,6 +120,7 @@ class Workflow:
 
     def _evaluate(self) -> None:
         given = self.recipe
+        assert given.evaluate is not None  # `_needs` has said so in words
         backbones = {name: self._backbone() for name in MODELS}
         given.adaptation.load(backbones["aligned"], self.folder.aligned)
         self._say_too_long(backbones["base"], self.items["evaluation"], "evaluate.prompts")
@@ -130,7 +137,7 @@ class Workflow:
 
     def _report(self) -> None:
         if self.accelerator.is_main_process:
-            report(self.folder, self.recipe.name)
+            report(self.folder, self.recipe.name, evaluated=self.recipe.evaluate is not None)
 
     def _backbone(self) -> Backbone:
         model = self.recipe.model
@@ -146,6 +153,7 @@ class Workflow:
         """What a stage's result depends on, beyond the files of earlier stages."""
         tree = components.plain(self.recipe)
         tree["train"] = {key: value for key, value in tree["train"].items() if key not in MECHANICAL}
+        tree["evaluated"] = self.recipe.evaluate is not None
         tree["rows"] = _digest(self.prompts)
         tree["items"] = _digest(self.items)
         keys = {
@@ -153,7 +161,7 @@ class Workflow:
             "sample": ("seed", "model", "sample"),
             "train": ("seed", "model", "policy_pair", "objective", "adaptation", "train"),
             "evaluate": ("seed", "model", "evaluate", "items"),
-            "report": ("name",),
+            "report": ("name", "evaluated"),
         }
         return {key: tree[key] for key in keys[name]}
 
@@ -164,8 +172,10 @@ class Workflow:
 
     def _needs(self, name: str) -> None:
         """Earlier stages must be finished; a stage that was not begun here is not run behind the user's back."""
+        if name not in self.stages:
+            raise InputError(f"{name}: the recipe has no such group: `ddspo show` prints what it may hold")
         finished = self.folder.stages()
-        for earlier in STAGES[: STAGES.index(name)]:
+        for earlier in self.stages[: self.stages.index(name)]:
             if not finished.get(earlier, {}).get("finished"):
                 raise InputError(
                     f"{self.folder.path}: {earlier} is not finished: run `ddspo {earlier}` or `ddspo run`"
@@ -178,20 +188,16 @@ class Workflow:
         check(given.model, backbone.pipeline_class.__name__)
         self.prompts = read_prompts(_file(given.prompts), "prompts")
         given.degradation([row["prompt"] for row in self.prompts], [0] * len(self.prompts))
-        self.items = {
-            "validation": self._items(given.evaluate.validation, "evaluate.validation"),
-            "evaluation": self._items(given.evaluate.prompts, "evaluate.prompts"),
-        }
-        if given.evaluate.references:
-            next(iter(read_images(given.evaluate.references)), None)
+        if given.evaluate:
+            self._check_evaluation(given.evaluate)
 
-    def _items(self, path: str, name: str) -> list[Row]:
-        rows = read_prompts(_file(path), name)
-        for number, row in enumerate(rows, start=1):
-            fault = self.recipe.evaluate.metric.check(row)
-            if fault:
-                raise InputError(f"{name}: {path}:{number}: {fault}: give a row that the metric can read")
-        return rows
+    def _check_evaluation(self, given: Evaluation) -> None:
+        self.items = {
+            "validation": _items(given.validation, "evaluate.validation", given.metric),
+            "evaluation": _items(given.prompts, "evaluate.prompts", given.metric),
+        }
+        if given.references:
+            next(iter(read_images(given.references)), None)
 
     def _describe(self) -> None:
         """Write down what runs, and on what."""
@@ -204,6 +210,15 @@ class Workflow:
         }
         write_text(self.folder.recipe, recipe.dump(self.recipe))
         write_json(self.folder.environment, {"versions": versions, "machine": machine})
+
+
+def _items(path: str, name: str, metric: Metric) -> list[Row]:
+    rows = read_prompts(_file(path), name)
+    for number, row in enumerate(rows, start=1):
+        fault = metric.check(row)
+        if fault:
+            raise InputError(f"{name}: {path}:{number}: {fault}: give a row that the metric can read")
+    return rows
 
 
 def _digest(value: Any) -> str:

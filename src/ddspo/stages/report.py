@@ -4,7 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -29,28 +29,46 @@ FIDELITY = {
 }
 
 
-def report(run: RunFolder, name: str) -> Row:
+class Judged(NamedTuple):
+    """What an evaluation left: score rows, the evaluation prompts with both models' images, and evaluation.json."""
+
+    rows: list[Row]
+    prompts: list[Row]
+    summary: Row
+
+
+def report(run: RunFolder, name: str, *, evaluated: bool = True) -> Row:
     """Write report.json and report.html, and return the former.
 
+    Args:
+        run: The run.
+        name: Its title.
+        evaluated: Whether there is an evaluation to report; without one the page shows training and pairs alone.
+
     Raises:
-        InputError: The run was not evaluated.
+        InputError: The run should have been evaluated and was not.
     """
-    if not (run.scores.exists() and run.evaluation.exists()):
-        raise InputError(f"{run.path}: not evaluated yet: run `ddspo evaluate` or `ddspo run`")
-    rows, evaluation = read_rows(run.scores), json.loads(run.evaluation.read_text(encoding="utf-8"))
-    prompts = by_prompt([row for row in rows if row["split"] == "evaluation"])
-    if not prompts:
-        raise InputError(f"{run.scores}: no image was judged for both models: run `ddspo evaluate --fresh`")
+    judged = _judged(run) if evaluated else None
     result = {
         "name": name,
-        "metrics": {evaluation["metric"]: _metric(rows, prompts, evaluation["scales"])},
-        "fidelity": evaluation["fidelity"],
+        "metrics": {judged.summary["metric"]: _metric(judged)} if judged else {},
+        "fidelity": judged.summary["fidelity"] if judged else {},
         "stages": {stage: row["seconds"] for stage, row in run.stages().items() if stage != "report"},
         "versions": _environment(run).get("versions", {}),
     }
     write_json(run.report_json, result)
-    write_text(run.report_html, _page(run, result, evaluation["metric"], prompts))
+    write_text(run.report_html, _page(run, result, judged))
     return result
+
+
+def _judged(run: RunFolder) -> Judged:
+    if not (run.scores.exists() and run.evaluation.exists()):
+        raise InputError(f"{run.path}: not evaluated yet: run `ddspo evaluate` or `ddspo run`")
+    rows = read_rows(run.scores)
+    prompts = by_prompt([row for row in rows if row["split"] == "evaluation"])
+    if not prompts:
+        raise InputError(f"{run.scores}: no image was judged for both models: run `ddspo evaluate --fresh`")
+    return Judged(rows, prompts, json.loads(run.evaluation.read_text(encoding="utf-8")))
 
 
 def by_prompt(rows: Sequence[Row]) -> list[Row]:
@@ -71,8 +89,9 @@ def by_prompt(rows: Sequence[Row]) -> list[Row]:
     return [prompt | {"difference": _mean(prompt["aligned"]) - _mean(prompt["base"])} for prompt in prompts.values()]
 
 
-def _metric(rows: Sequence[Row], prompts: Sequence[Row], scales: Row) -> Row:
+def _metric(found: Judged) -> Row:
     """Score of both models, overall, by tag and by guidance scale, and how sure their difference is."""
+    rows, prompts = found.rows, found.prompts
     judged = {model: _tags_and_values([row for prompt in prompts for row in prompt[model]]) for model in MODELS}
     scores = {model: overall(*judged[model]) for model in MODELS}
     tags = {model: by_tag(*judged[model]) for model in MODELS}
@@ -83,7 +102,7 @@ def _metric(rows: Sequence[Row], prompts: Sequence[Row], scales: Row) -> Row:
         "by_tag": {tag: {model: tags[model][tag] for model in MODELS} for tag in tags["base"]},
         "prompts": len(prompts),
         "images_per_prompt": max(len(prompt["base"]) for prompt in prompts),
-        "scales": scales,
+        "scales": found.summary["scales"],
         "curve": {model: _curve(rows, model) for model in MODELS},
         "by_scale": _by_scale(rows),
     }
@@ -131,7 +150,7 @@ def _mean(rows: Sequence[Row]) -> float:
     return float(np.mean([row["value"] for row in rows]))
 
 
-def _page(run: RunFolder, result: Row, name: str, prompts: Sequence[Row]) -> str:
+def _page(run: RunFolder, result: Row, judged: Judged | None) -> str:
     # Prompts and notes are anyone's text: autoescape everything; only the SVG drawn here is marked safe.
     environment = Environment(
         loader=PackageLoader("ddspo.stages", "."),
@@ -142,22 +161,32 @@ def _page(run: RunFolder, result: Row, name: str, prompts: Sequence[Row]) -> str
     )
     environment.globals["picture"] = lambda path: figures.embed(run.path / path) if path else None
     environment.filters["plural"] = lambda number, noun: f"{number} {noun}{'' if number == 1 else 's'}"
-    metric, log = result["metrics"][name], _rows(run.log)
+    log = _rows(run.log)
     return environment.get_template("report.html.j2").render(
         result,
-        metric_name=name,
-        metric=metric,
+        **_evaluation(result, judged),
         models=MODELS,
         images=IMAGES,
-        fidelity=_fidelity(result["fidelity"]),
-        groups=_selection(prompts),
-        curve=figures.guidance(metric["curve"], metric["scales"]) if any(metric["curve"].values()) else None,
         updates=len(log),
         training=figures.training(log) if log else [],
         pairs=_rows(run.images / "pairs" / "pairs.jsonl"),
         recipe=run.recipe.read_text(encoding="utf-8") if run.recipe.exists() else None,
         environment=_environment(run),
     )
+
+
+def _evaluation(result: Row, judged: Judged | None) -> Row:
+    """The template's variables that an evaluation fills."""
+    if not judged:
+        return {"metric": None}
+    ((name, metric),) = result["metrics"].items()
+    return {
+        "metric_name": name,
+        "metric": metric,
+        "fidelity": _fidelity(result["fidelity"]),
+        "groups": _selection(judged.prompts),
+        "curve": figures.guidance(metric["curve"], metric["scales"]) if any(metric["curve"].values()) else None,
+    }
 
 
 def _selection(prompts: Sequence[Row]) -> list[Row]:
