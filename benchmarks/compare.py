@@ -98,7 +98,7 @@ def _arm(flow: Workflow, method: str, beta: float, lr: float, steps: Sequence[in
 def _at(given: Recipe, adaptation: Adaptation, checkpoint: Path) -> Backbone:
     backbone = _backbone(given)
     adaptation.attach(backbone.denoiser, 0)
-    adaptation.restore(backbone.denoiser, load_file(checkpoint / "policy.safetensors"))
+    adaptation.restore(backbone.denoiser, load_file(checkpoint / "weights.safetensors"))
     return backbone
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import dataclass
+from functools import partial
 
 from accelerate import Accelerator
 
@@ -15,6 +16,7 @@ from ddspo.run_folder import RunFolder, replace_atomically
 from ddspo.training.batches import Batches, Conditions, PairData
 from ddspo.training.fit import Fit, Optimisation
 from ddspo.training.policies import Policies
+from ddspo.training.steps import preference_step
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,10 @@ def train(
     conditions = Conditions(backbone, [*data.prompts, *data.degraded])
     policies = Policies.of(backbone, method.adaptation, draws.stable_seed(seed, "adapter") % 2**32)
     fit = Fit(
+        name="train",
         accelerator=accelerator,
-        policies=policies,
-        adaptation=method.adaptation,
-        policy_pair=method.policy_pair,
-        objective=method.objective,
+        trained=policies,
+        step=partial(preference_step, policies, method.policy_pair, method.objective),
         batches=Batches(data, conditions, settings.batch, seed, backbone.path),
         settings=settings,
         folder=run,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -54,6 +55,7 @@ class Batches:
         size: Pairs an update, over all processes.
         seed: The run's seed.
         path: The forward process.
+        noise: Whether both latents of a pair are noised with one draw or each with its own.
     """
 
     data: PairData
@@ -61,6 +63,7 @@ class Batches:
     size: int
     seed: int
     path: NoisePath
+    noise: Literal["shared", "independent"] = "shared"
 
     def rows(self, step: int) -> list[tuple[int, int]]:
         """The (row, visit) of each pair of an update: every pair once, in a new order, before any comes again."""
@@ -68,22 +71,27 @@ class Batches:
         return [self._row(position) for position in range(first, first + self.size)]
 
     def view(self, rows: Sequence[tuple[int, int]], device: torch.device) -> View:
-        """Noise some pairs: noise and time are shared within a pair and belong to (seed, item, visit)."""
+        """Noise some pairs: noise and time belong to (seed, item, visit); the time is shared within a pair."""
         names = [f"{self.data.ids[row]}@{visit}" for row, visit in rows]
         index = [row for row, _ in rows]
         x0 = self.data.latents.map(lambda latents: latents[index].float().to(device))
-        noise = draws.normal([draws.stable_seed(self.seed, name, "noise") for name in names], x0.win.shape[1:])
+        win = self._noise(names, "noise", x0.win)
+        noise = Pair(win, win if self.noise == "shared" else self._noise(names, "noise of the loser", x0.lose))
         u = draws.uniform([draws.stable_seed(self.seed, name, "time") for name in names])
-        noise, t = noise.to(device), self.path.times(u).to(device)
+        t = self.path.times(u).to(device)
         return View(
             x0=x0,
-            noise=Pair(noise, noise),
+            noise=noise,
             t=t,
-            x_t=x0.map(lambda x: self.path.noise(x, noise, t)),
+            x_t=Pair(self.path.noise(x0.win, noise.win, t), self.path.noise(x0.lose, noise.lose, t)),
             condition=self.conditions.of([self.data.prompts[row] for row in index], device),
             degraded=self.conditions.of([self.data.degraded[row] for row in index], device),
             path=self.path,
         )
+
+    def _noise(self, names: Sequence[str], purpose: str, like: Tensor) -> Tensor:
+        seeds = [draws.stable_seed(self.seed, name, purpose) for name in names]
+        return draws.normal(seeds, like.shape[1:]).to(like.device)
 
     def _row(self, position: int) -> tuple[int, int]:
         visit, place = divmod(position, len(self.data))

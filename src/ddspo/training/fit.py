@@ -4,28 +4,28 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 import torch
 from accelerate import Accelerator
 from annotated_types import Ge, Gt
 from diffusers.optimization import get_scheduler
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import Doc
 
-from ddspo.adaptations.base import Adaptation
 from ddspo.errors import InputError
-from ddspo.objectives.base import Loss, Objective
-from ddspo.policy_pairs.base import PolicyPair, View
+from ddspo.objectives.base import Loss
+from ddspo.policy_pairs.base import View
 from ddspo.progress import Progress
 from ddspo.run_folder import RunFolder, read_rows, write_rows
 from ddspo.training.batches import Batches, mean_over
-from ddspo.training.policies import Policies
-from ddspo.training.steps import preference_step
+
+Step = Callable[[View], Loss]
+"""The loss of one noised micro-batch: all that differs between kinds of training."""
 
 
 @dataclass(frozen=True)
@@ -48,26 +48,54 @@ class Optimisation:
     keep: Annotated[int, Gt(0), Doc("checkpoints kept, the newest")] = 2
 
 
+class Trained(Protocol):
+    """What the loop trains.
+
+    Attributes:
+        networks: The modules that the step calls; the loop wraps them for distribution in place.
+    """
+
+    networks: list[nn.Module]
+
+    def groups(self) -> Mapping[str, list[nn.Parameter]]:
+        """The trained parameters, clipped group by group, each by the name under which its norm is logged."""
+        ...
+
+    def weights(self) -> dict[str, Tensor]:
+        """Everything beside the optimizer that a resumed run needs, by name."""
+        ...
+
+    def restore(self, weights: dict[str, Tensor]) -> None:
+        """Put back what `weights` gave."""
+        ...
+
+    def updated(self, step: int) -> None:
+        """Follow update number `step`, counted from 1."""
+        ...
+
+
 @dataclass
 class Fit:
-    """One training run; `run()` is the loop."""
+    """One training run; `run()` is the loop.
 
+    Attributes:
+        name: The stage, for messages and as the prefix of its settings.
+        folder: Where log.jsonl and checkpoints/ go.
+    """
+
+    name: str
     accelerator: Accelerator
-    policies: Policies
-    adaptation: Adaptation
-    policy_pair: PolicyPair
-    objective: Objective
+    trained: Trained
+    step: Step
     batches: Batches
     settings: Optimisation
     folder: RunFolder
 
     def __post_init__(self) -> None:
-        network = self.policies.denoiser
-        self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        settings = self.settings
-        optimizer = torch.optim.AdamW(self.parameters, lr=settings.lr, weight_decay=settings.weight_decay)
-        self.network: Any = network
-        self.policies.denoiser, self.optimizer = self.accelerator.prepare(network, optimizer)
+        settings, self.groups = self.settings, self.trained.groups()
+        parameters = [parameter for group in self.groups.values() for parameter in group]
+        optimizer = torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+        *self.trained.networks, self.optimizer = self.accelerator.prepare(*self.trained.networks, optimizer)
         # Not handed to `prepare`, which would step it once for every process.
         self.schedule = get_scheduler(
             settings.schedule, optimizer, num_warmup_steps=settings.warmup, num_training_steps=settings.steps
@@ -76,11 +104,13 @@ class Fit:
     def run(self, progress: Progress) -> None:
         """Train from the newest checkpoint, or from the start, to the last update."""
         start = self._resume()
-        with progress.task("train", self.settings.steps, done=start) as advance:
+        with progress.task(self.name, self.settings.steps, done=start) as advance:
             for step in range(start, self.settings.steps):
                 row = self._update(step)
                 if not math.isfinite(row["loss"]):
-                    raise InputError(f"update {step + 1}: the loss is {row['loss']}: lower train.lr or objective beta")
+                    raise InputError(
+                        f"update {step + 1}: the loss is {row['loss']}: lower {self.name}.lr or objective beta"
+                    )
                 self._append(row)
                 advance(1, f"loss {row['loss']:.4f}")
                 if (step + 1) % self.settings.checkpoint_every == 0 or step + 1 == self.settings.steps:
@@ -89,22 +119,29 @@ class Fit:
     def _update(self, step: int) -> dict[str, float]:
         losses, logs = [], []
         for view in self._micro_batches(step):
-            with self.accelerator.accumulate(self.policies.denoiser):
+            with self.accelerator.accumulate(*self.trained.networks):
                 loss = self._loss(view)
                 self.accelerator.backward(loss.value)
                 losses.append(loss.value.detach())
                 logs.append(loss.log)
                 if self.accelerator.sync_gradients:
-                    norm = self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
+                    norms = self._clip()
                 self.optimizer.step()
                 self.optimizer.zero_grad()
         lr = self.schedule.get_last_lr()[0]
         self.schedule.step()
-        return self._row(step, {"loss": torch.stack(losses).mean()} | mean_over(logs), norm, lr)
+        self.trained.updated(step + 1)
+        return self._row(step, {"loss": torch.stack(losses).mean()} | mean_over(logs)) | {"lr": lr} | norms
 
     def _loss(self, view: View) -> Loss:
         with self.accelerator.autocast():
-            return preference_step(self.policies, self.policy_pair, self.objective, view)
+            return self.step(view)
+
+    def _clip(self) -> dict[str, float]:
+        """Clip each group on its own; the norms were those before."""
+        self.accelerator.unscale_gradients()
+        largest = self.settings.max_grad_norm
+        return {name: float(nn.utils.clip_grad_norm_(group, largest)) for name, group in self.groups.items()}
 
     def _micro_batches(self, step: int) -> Iterator[View]:
         rows = self.batches.rows(step)[self.accelerator.process_index :: self.accelerator.num_processes]
@@ -112,11 +149,13 @@ class Fit:
         for first in range(0, len(rows), size):
             yield self.batches.view(rows[first : first + size], self.accelerator.device)
 
-    def _row(self, step: int, values: dict[str, Tensor], norm: Any, lr: float) -> dict[str, float]:
+    def _row(self, step: int, values: dict[str, Tensor]) -> dict[str, float]:
+        """Means over all processes; the mean of a square becomes a standard deviation."""
         names = list(values)
         means = self.accelerator.reduce(torch.stack([values[name].float() for name in names]), "mean").tolist()
-        row = {"step": step + 1} | dict(zip(names, means, strict=True)) | {"lr": lr, "grad_norm": float(norm)}
-        row["u_std"] = max(row.pop("u_square") - row["u_mean"] ** 2, 0.0) ** 0.5
+        row = {"step": step + 1} | dict(zip(names, means, strict=True))
+        for name in [name.removesuffix("_square") for name in names if name.endswith("_square")]:
+            row[f"{name}_std"] = max(row.pop(f"{name}_square") - row[f"{name}_mean"] ** 2, 0.0) ** 0.5
         return row
 
     def _append(self, row: dict[str, float]) -> None:
@@ -131,8 +170,8 @@ class Fit:
             partial = self.folder.checkpoints / f".{step:07d}.partial"
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            weights = {name: value.contiguous() for name, value in self.adaptation.weights(self.network).items()}
-            save_file(weights, partial / "policy.safetensors")
+            weights = {name: value.contiguous() for name, value in self.trained.weights().items()}
+            save_file(weights, partial / "weights.safetensors")
             save_file(_flat(self.optimizer.state_dict()["state"]), partial / "optimizer.safetensors")
             shutil.rmtree(final, ignore_errors=True)
             os.replace(partial, final)
@@ -145,7 +184,7 @@ class Fit:
         saved = self._saved()
         step = int(saved[-1].name) if saved else 0
         if saved:
-            self.adaptation.restore(self.network, load_file(saved[-1] / "policy.safetensors"))
+            self.trained.restore(load_file(saved[-1] / "weights.safetensors"))
             state = self.optimizer.state_dict()
             self.optimizer.load_state_dict(state | {"state": _deep(load_file(saved[-1] / "optimizer.safetensors"))})
             for _ in range(step):

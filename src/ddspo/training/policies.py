@@ -1,7 +1,6 @@
 """One set of weights, several behaviours."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,19 +16,41 @@ class Policies:
 
     Attributes:
         backbone: Knows how to predict with a denoiser.
-        denoiser: The trained network, wrapped for distribution where there are several processes.
+        adaptation: Which weights are trained.
+        networks: The trained network alone, wrapped for distribution where there are several processes.
         reference: Opens the frozen reference.
     """
 
     backbone: Backbone
-    denoiser: nn.Module
+    adaptation: Adaptation
+    networks: list[nn.Module]
     reference: Reference
 
     @classmethod
     def of(cls, backbone: Backbone, adaptation: Adaptation, seed: int) -> "Policies":
         """Make a backbone's denoiser trainable, on its own device."""
-        denoiser: Any = backbone.denoiser
-        return cls(backbone, denoiser, adaptation.attach(denoiser, seed))
+        reference = adaptation.attach(backbone.denoiser, seed)
+        return cls(backbone, adaptation, [backbone.denoiser], reference)
+
+    @property
+    def denoiser(self) -> nn.Module:
+        """The trained network, as the step calls it."""
+        return self.networks[0]
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """All trained parameters, as one group."""
+        return {"grad_norm": [each for each in self.backbone.denoiser.parameters() if each.requires_grad]}
+
+    def weights(self) -> dict[str, Tensor]:
+        """The policy's trained weights."""
+        return self.adaptation.weights(self.backbone.denoiser)
+
+    def restore(self, weights: dict[str, Tensor]) -> None:
+        """Put the policy's trained weights back."""
+        self.adaptation.restore(self.backbone.denoiser, weights)
+
+    def updated(self, step: int) -> None:
+        """Nothing here follows the policy."""
 
     def policy(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """The policy's prediction, with gradient."""
