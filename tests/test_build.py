@@ -4,26 +4,79 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 
 from ddspo.scenes import build as scenes_build
 from ddspo.scenes.build import Settings, build
-from ddspo.scenes.networks import TOKENS, make_tokenizer
-
-SMALL = Settings(scenes=24, autoencoder_steps=2, steps=4, batch=8, save_every=2)
+from ddspo.scenes.networks import MINIATURES, TOKENS, make_autoencoder, make_tokenizer
+from ddspo.scenes.prompts import SPLITS, split_items
 
 
 def test_the_tokenizer_spells_what_it_does_not_know() -> None:
     tokenizer = make_tokenizer()
-    prompt = "a photo of three purple crosses left of squares"
+    prompt = "a photo of three purple crosses left of a triangle"
     tokens = tokenizer(prompt, padding="max_length", max_length=TOKENS).input_ids
     assert len(tokens) == TOKENS == tokenizer.model_max_length
     assert tokenizer.decode(tokens, skip_special_tokens=True).strip() == prompt
-    assert [len(tokenizer(word).input_ids) - 2 for word in ("circle", "purple", "zzzzz")] == [1, 1, 5]
+    assert [len(tokenizer(word).input_ids) - 2 for word in ("triangle", "purple", "zzzzz")] == [1, 1, 5]
 
 
-def test_an_interrupted_build_ends_like_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    build(tmp_path / "whole", tmp_path / "work", SMALL)
+def test_every_prompt_is_read_whole() -> None:
+    prompts = [row["prompt"] for split in SPLITS for row in split_items(split)]
+    lengths = [len(tokens) for tokens in make_tokenizer()(prompts).input_ids]
+    assert max(lengths) <= TOKENS
+    assert lengths == [len(prompt.split()) + 2 for prompt in prompts]
+
+
+@pytest.mark.parametrize("name", MINIATURES)
+def test_the_loss_reads_prompts_as_the_pipeline_does(name: str) -> None:
+    """The same tokens through the loss's own path and through `encode_prompt` give the denoiser the same input."""
+    torch.manual_seed(0)
+    model = MINIATURES[name](make_tokenizer()).eval()
+    pipeline = model.pipeline(make_autoencoder().eval())
+    prompts = ["a photo of a red circle", "two squares"]
+    tokens = model.tokenizer(prompts, padding="max_length", max_length=TOKENS, return_tensors="pt").input_ids
+    seen: list[torch.Tensor] = []
+    denoiser = pipeline.unet if name == "noise" else pipeline.transformer
+
+    def note(_: object, args: tuple[torch.Tensor, ...]) -> None:
+        seen.extend(part for part in args if part.ndim in (2, 3))
+
+    denoiser.register_forward_pre_hook(note)
+    with torch.no_grad():
+        model(torch.zeros(2, 8, 8, 8), torch.zeros(2, 8, 8, 8), torch.tensor([0.3, 0.9]), tokens)
+        if name == "noise":
+            expected = [pipeline.encode_prompt(prompts, "cpu", 1, False)[0]]
+        else:
+            hidden, _, pooled, _ = pipeline.encode_prompt(
+                prompts, None, None, do_classifier_free_guidance=False, max_sequence_length=TOKENS
+            )
+            expected = [hidden, pooled]
+    for found, wanted in zip(seen, expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
+def test_the_losses_of_a_network_that_predicts_nothing() -> None:
+    """By hand: for x0 = 0, noise 1 and a prediction of 0, the noise loss is min(1 / alpha^2, 20) and the flow loss 1.
+
+    The denoisers' last layers are set to zero, so that they predict 0 whatever they read. At the schedule's end
+    alpha^2 is .0047, so the weight is the cap, 20; at its start it is 1 / .99915 = 1.00085.
+    """
+    tokens = torch.zeros(1, TOKENS, dtype=torch.long)
+    zero, one = torch.zeros(1, 8, 8, 8), torch.ones(1, 8, 8, 8)
+    noise, flow = (MINIATURES[name](make_tokenizer()) for name in ("noise", "flow"))
+    for layer in (noise.unet.conv_out, flow.transformer.proj_out):
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+    assert noise(zero, one, torch.tensor([0.9995]), tokens).item() == pytest.approx(20)
+    assert noise(zero, one, torch.tensor([0.0]), tokens).item() == pytest.approx(1.00085, abs=1e-5)
+    assert flow(zero, one, torch.tensor([0.5]), tokens).item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", MINIATURES)
+def test_an_interrupted_build_ends_like_another(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(miniature=name, scenes=24, autoencoder_steps=2, steps=4, batch=8, save_every=2)
+    build(tmp_path / "whole", tmp_path / "work", settings)
     original = scenes_build.batch_at
 
     def failing(step: int, *rest: object) -> object:
@@ -33,15 +86,17 @@ def test_an_interrupted_build_ends_like_another(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(scenes_build, "batch_at", failing)
     with pytest.raises(KeyboardInterrupt):
-        build(tmp_path / "cut", tmp_path / "other", SMALL)
+        build(tmp_path / "cut", tmp_path / "other", settings)
     monkeypatch.undo()
-    build(tmp_path / "cut", tmp_path / "other", SMALL)
+    build(tmp_path / "cut", tmp_path / "other", settings)
+    absent = {"text_encoder_3": None, "tokenizer_3": None} if name == "flow" else {}
     one, other = (
-        StableDiffusionPipeline.from_pretrained(tmp_path / name / "model", dtype=torch.float32)
-        for name in ("whole", "cut")
+        DiffusionPipeline.from_pretrained(tmp_path / run / name, dtype=torch.float32, **absent)
+        for run in ("whole", "cut")
     )
-    for part in ("unet", "text_encoder", "vae"):
-        theirs = getattr(other, part).state_dict()
-        for name, value in getattr(one, part).state_dict().items():
-            assert torch.equal(value, theirs[name]), f"{part}.{name}"
+    for part, module in one.components.items():
+        if isinstance(module, torch.nn.Module):
+            theirs = other.components[part].state_dict()
+            for key, value in module.state_dict().items():
+                assert torch.equal(value, theirs[key]), f"{part}.{key}"
     assert (tmp_path / "whole" / "data" / "evaluation.jsonl").stat().st_size > 1000

@@ -154,7 +154,12 @@ def fit_denoiser(
         running += (loss.item() - running) / min(step - start + 1, 200)
         if accelerator.is_main_process and (step + 1) % settings.save_every == 0:
             rate = (step + 1 - start) * settings.batch / (time.monotonic() - began)
-            row = {"part": settings.miniature, "step": step + 1, "loss": round(running, 5), "images_per_second": round(rate)}
+            row = {
+                "part": settings.miniature,
+                "step": step + 1,
+                "loss": round(running, 5),
+                "images_per_second": round(rate),
+            }
             print(json.dumps(row), flush=True)
             _save(state, model, optimizer, schedule, ema, step + 1)
     return ema

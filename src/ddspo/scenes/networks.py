@@ -6,6 +6,7 @@ averaged and distributed together; its forward is the loss of plain fine-tuning.
 """
 
 from abc import ABC, abstractmethod
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -56,7 +57,7 @@ def _apply(merges: list[tuple[str, str]], word: str) -> list[str]:
     pieces = [*word[:-1], f"{word[-1]}</w>"]
     rank = {pair: place for place, pair in enumerate(merges)}
     while True:
-        pairs = [pair for pair in zip(pieces, pieces[1:], strict=False) if pair in rank]
+        pairs = [pair for pair in pairwise(pieces) if pair in rank]
         if not pairs:
             return pieces
         first = min(pairs, key=lambda pair: rank[pair])
@@ -142,7 +143,11 @@ class NoiseMiniature(Miniature):
 
 
 class FlowMiniature(Miniature):
-    """A StableDiffusion3Pipeline without a T5, which predicts the flow noise - x0."""
+    """A StableDiffusion3Pipeline without a T5, which predicts the flow noise - x0.
+
+    Where there is no T5 the pipeline puts `max_sequence_length` zeros in its place, 256 if not told otherwise;
+    this one is trained with 12, and wants to be called so.
+    """
 
     def __init__(self, tokenizer: CLIPTokenizer) -> None:
         super().__init__()
