@@ -97,7 +97,7 @@ def _arm(flow: Workflow, method: str, beta: float, lr: float, steps: Sequence[in
 
 def _at(given: Recipe, adaptation: Adaptation, checkpoint: Path) -> Backbone:
     backbone = _backbone(given)
-    adaptation.attach(backbone.denoiser, 0)
+    adaptation.attach(backbone, 0)
     adaptation.restore(backbone.denoiser, load_file(checkpoint / "weights.safetensors"))
     return backbone
 

@@ -18,8 +18,8 @@ class Adaptation(ABC):
     """How a denoiser is trained."""
 
     @abstractmethod
-    def attach(self, denoiser: Any, seed: int) -> Reference:
-        """Make a denoiser trainable in place and say how to reach the reference."""
+    def attach(self, backbone: Backbone, seed: int) -> Reference:
+        """Make a backbone's denoiser trainable in place and say how to reach the reference."""
 
     @abstractmethod
     def weights(self, denoiser: Any) -> dict[str, Tensor]:

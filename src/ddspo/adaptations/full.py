@@ -17,8 +17,9 @@ from ddspo.backbones.base import Backbone
 class Full(Adaptation):
     """Full fine-tuning: the denoiser in float32 and a frozen copy in the model's own precision."""
 
-    def attach(self, denoiser: Any, seed: int) -> Reference:
+    def attach(self, backbone: Backbone, seed: int) -> Reference:
         """Copy the reference, then train everything."""
+        denoiser = backbone.denoiser
         reference = copy.deepcopy(denoiser).requires_grad_(False).eval()
         denoiser.to(torch.float32).requires_grad_(True)
         return lambda: nullcontext(reference)

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import torch
 from annotated_types import Gt
-from diffusers.training_utils import _collate_lora_metadata, cast_training_params
-from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+from diffusers.training_utils import cast_training_params
+from diffusers.utils.peft_utils import set_adapter_layers
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
 from torch import Tensor, nn
 from typing_extensions import Doc
 
@@ -26,17 +27,22 @@ class LoRA(Adaptation):
 
     rank: Annotated[int, Gt(0), Doc("inner dimension")] = 16
     alpha: Annotated[float, Gt(0), Doc("scale; the update is multiplied by alpha / rank")] = 16.0
-    targets: Annotated[tuple[str, ...], Doc("module names that get an adapter")] = ("to_q", "to_k", "to_v", "to_out.0")
+    targets: Annotated[
+        tuple[str, ...] | None, Doc("module names that get an adapter; null: those of the backbone's attention")
+    ] = None
 
-    def attach(self, denoiser: Any, seed: int) -> Reference:
+    def attach(self, backbone: Backbone, seed: int) -> Reference:
         """Add the adapter, in float32; the reference is the same network with the adapter off."""
+        denoiser: Any = backbone.denoiser
         denoiser.requires_grad_(False)
+        targets = list(self.targets or backbone.lora_targets)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             config = LoraConfig(
-                r=self.rank, lora_alpha=self.alpha, target_modules=list(self.targets), init_lora_weights="gaussian"
+                r=self.rank, lora_alpha=self.alpha, target_modules=targets, init_lora_weights="gaussian"
             )
-            denoiser.add_adapter(config, adapter_name=NAME)
+            # By peft itself, because not every diffusers model has the `add_adapter` that would do the same.
+            inject_adapter_in_model(config, denoiser, NAME)
         cast_training_params(denoiser, dtype=torch.float32)
         return partial(_adapter_off, denoiser)
 
@@ -50,10 +56,8 @@ class LoRA(Adaptation):
 
     def save(self, backbone: Backbone, folder: Path) -> None:
         """Write pytorch_lora_weights.safetensors with rank and alpha in its header."""
-        metadata = _collate_lora_metadata({backbone.denoiser_name: backbone.denoiser})
-        backbone.save_lora(
-            folder, self.weights(backbone.denoiser), metadata[f"{backbone.denoiser_name}_lora_adapter_metadata"]
-        )
+        denoiser: Any = backbone.denoiser
+        backbone.save_lora(folder, self.weights(denoiser), denoiser.peft_config[NAME].to_dict())
 
     def load(self, backbone: Backbone, folder: Path) -> None:
         """`load_lora_weights`."""
@@ -64,10 +68,10 @@ class LoRA(Adaptation):
 def _adapter_off(denoiser: Any) -> Iterator[nn.Module]:
     """The base; afterwards the adapter and every requires_grad are as before (peft's switches move the flags)."""
     flags = [(parameter, parameter.requires_grad) for parameter in denoiser.parameters()]
-    denoiser.disable_adapters()
+    set_adapter_layers(denoiser, enabled=False)
     try:
         yield denoiser
     finally:
-        denoiser.enable_adapters()
+        set_adapter_layers(denoiser, enabled=True)
         for parameter, flag in flags:
             parameter.requires_grad_(flag)

@@ -39,6 +39,8 @@ class Backbone(ABC):
 
     pipeline_class: ClassVar[type[DiffusionPipeline]]
     denoiser_name: ClassVar[str]
+    lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
+    """Modules that LoRA adapts where a recipe names none."""
 
     def __init__(self, pipeline: Any) -> None:
         self.pipeline = pipeline

@@ -29,7 +29,7 @@ class Policies:
     @classmethod
     def of(cls, backbone: Backbone, adaptation: Adaptation, seed: int) -> "Policies":
         """Make a backbone's denoiser trainable, on its own device."""
-        reference = adaptation.attach(backbone.denoiser, seed)
+        reference = adaptation.attach(backbone, seed)
         return cls(backbone, adaptation, [backbone.denoiser], reference)
 
     @property
