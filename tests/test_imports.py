@@ -19,7 +19,7 @@ ORDER = [
     {"stages"},
     {"components"},
     {"recipe"},
-    {"workflow"},
+    {"workflow", "cost"},
     {"cli", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names} | dict.fromkeys(BASE, -1)

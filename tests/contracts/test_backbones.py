@@ -1,7 +1,7 @@
 """The contract of every backbone, with every adaptation and policy pair."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +189,22 @@ def test_cost_of_a_step(backbone: Backbone, pair: str, frozen: int) -> None:
             part.register_forward_pre_hook(noting(others, name))
     preference_step(policies, components.find(PolicyPair, pair)(), Logistic(), view).value.backward()
     assert rows == [(False, frozen * 3), (True, 2 * 3)]
+    assert components.find(PolicyPair, pair).frozen_forwards == frozen
     assert others == []
+
+
+@pytest.mark.parametrize(("steps", "guidance"), [(3, 1.0), (3, 4.0)])
+def test_sampling_takes_as_many_predictions_as_it_says(backbone: Backbone, steps: int, guidance: float) -> None:
+    rows: list[int] = []
+    backbone.denoiser.register_forward_pre_hook(
+        lambda _, args, named: rows.append(latents_of(args, named)), with_kwargs=True
+    )
+    backbone.generate(PROMPTS[:1], [1], steps, guidance)
+    assert sum(rows) == backbone.evaluations(steps, guidance)
+
+
+def latents_of(args: Sequence[torch.Tensor], named: Mapping[str, torch.Tensor]) -> int:
+    return len(args[0] if args else named.get("hidden_states", named.get("sample")))
 
 
 def noting(seen: list[str], name: str) -> Callable[..., None]:

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -16,6 +16,9 @@ Reference = Callable[[], AbstractContextManager[nn.Module]]
 
 class Adaptation(ABC):
     """How a denoiser is trained."""
+
+    saves_pipeline: ClassVar[bool]
+    """Whether `save` writes the whole pipeline or the trained weights alone."""
 
     @abstractmethod
     def attach(self, backbone: Backbone, seed: int) -> Reference:

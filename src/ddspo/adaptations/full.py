@@ -17,6 +17,8 @@ from ddspo.backbones.base import Backbone
 class Full(Adaptation):
     """Full fine-tuning: the denoiser in float32 and a frozen copy in the model's own precision."""
 
+    saves_pipeline = True
+
     def attach(self, backbone: Backbone, seed: int) -> Reference:
         """Copy the reference, then train everything."""
         denoiser = backbone.denoiser

@@ -25,6 +25,8 @@ NAME = "default"
 class LoRA(Adaptation):
     """W + (alpha / rank) B A with A Gaussian and B zero at the start (Hu et al. 2021), saved as a diffusers LoRA."""
 
+    saves_pipeline = False
+
     rank: Annotated[int, Gt(0), Doc("inner dimension")] = 16
     alpha: Annotated[float, Gt(0), Doc("scale; the update is multiplied by alpha / rank")] = 16.0
     targets: Annotated[

@@ -113,6 +113,13 @@ class Backbone(ABC):
         noise = draws.normal(seeds, self.latent_shape)
         return noise.to(self.device, next(self.denoiser.parameters()).dtype)
 
+    def evaluations(self, steps: int, guidance: float) -> int:
+        """Predictions that one sampled latent takes: as many as the scheduler asks for, twice that under guidance."""
+        scheduler = self.pipeline.scheduler
+        shifted = {"mu": 1.0} if scheduler.config.get("use_dynamic_shifting") else {}
+        scheduler.set_timesteps(steps, **shifted)
+        return len(scheduler.timesteps) * (2 if guidance > 1 else 1)
+
     @torch.no_grad()
     def generate(self, prompts: Sequence[str], seeds: Sequence[int], steps: int, guidance: float) -> Tensor:
         """Sample latents in model space, [N, C, H, W] float32, with the pipeline's own scheduler."""
@@ -203,8 +210,13 @@ def _hub_index(model: Model) -> Path:
     try:
         return Path(hf_hub_download(model.path, "model_index.json", revision=model.revision))
     except Exception as error:  # the hub's client raises a dozen types, all of which mean the same to the user
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(
-            f"model.path {model.path}: no such folder here, and the hub did not answer for it ({reason[:160]}): "
-            "check the name and the network, or give a local folder"
-        ) from None
+        raise hub_error(model, error) from None
+
+
+def hub_error(model: Model, error: Exception) -> InputError:
+    """What the hub's client raised, as one line for the user."""
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return InputError(
+        f"model.path {model.path}: no such folder here, and the hub did not answer for it ({reason[:160]}): "
+        "check the name and the network, or give a local folder"
+    )

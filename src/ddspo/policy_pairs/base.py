@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -44,6 +44,9 @@ class Frozen(Protocol):
 
 class PolicyPair(ABC):
     """Supplies the reference and the target of every step."""
+
+    frozen_forwards: ClassVar[int]
+    """Frozen predictions that one pair takes."""
 
     @abstractmethod
     def supervise(self, frozen: Frozen, view: View) -> Supervision:

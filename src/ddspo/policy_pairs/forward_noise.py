@@ -12,6 +12,8 @@ from ddspo.policy_pairs.base import Frozen, PolicyPair, Supervision, View
 class ForwardNoise(PolicyPair):
     """target = the forward process's own (eps, or v) on both branches (Diffusion-DPO, arXiv 2311.12908)."""
 
+    frozen_forwards = 2
+
     def supervise(self, frozen: Frozen, view: View) -> Supervision:
         """One frozen forward of 2B for the reference; the target costs nothing."""
         condition = {name: torch.cat([rows, rows]) for name, rows in view.condition.items()}

@@ -16,6 +16,8 @@ class TrainingFree(PolicyPair):
     is exactly zero.
     """
 
+    frozen_forwards = 3
+
     def supervise(self, frozen: Frozen, view: View) -> Supervision:
         """One frozen forward of 3B: the winner under c, the loser under c and under c-."""
         x_t = torch.cat([view.x_t.win, view.x_t.lose, view.x_t.lose])

@@ -1,0 +1,183 @@
+"""What `ddspo show --cost` counts, by hand on a tiny pipeline and against the pipeline when it is loaded."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+from ddspo.backbones._outline import outline
+from ddspo.backbones.base import Model
+from ddspo.backbones.sd import SD
+from ddspo.cli import app
+from ddspo.cost import Cost, cost, model_outline, network_size, with_unit
+from ddspo.errors import InputError
+from ddspo.recipe import load
+from ddspo.training.policies import Policies
+
+SCENES = Path(__file__).parents[1] / "recipes/scenes.yaml"
+SETTINGS = [
+    *("sample.pairs=6", "sample.steps=5", "sample.guidance=3", "adaptation.lora.rank=2"),
+    *("train.steps=3", "train.batch=4", "train.device_batch=2", "train.keep=2", "evaluate=null"),
+]
+TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
+
+
+@pytest.fixture
+def configurations(tiny_folder: Path, tmp_path: Path) -> Path:
+    """The tiny pipeline's folder without a single weight."""
+    weights = shutil.ignore_patterns("*.safetensors", "*.bin")
+    return Path(shutil.copytree(tiny_folder, tmp_path / "configurations", ignore=weights))
+
+
+def counted(folder: Path, *overrides: str) -> Cost:
+    recipe = load(SCENES, [*SETTINGS, f"model.path={folder}", *overrides])
+    return cost(recipe, model_outline(recipe.model))
+
+
+def parts(backbone: SD) -> dict[str, nn.Module]:
+    return {name: part for name, part in backbone.pipeline.components.items() if isinstance(part, nn.Module)}
+
+
+def test_an_outline_is_the_model_without_its_weights(tiny_folder: Path, configurations: Path) -> None:
+    found, loaded = parts(outline(SD, Model(str(configurations)))), parts(SD.load(Model(str(tiny_folder))))
+    assert found.keys() == loaded.keys() == {"unet", "vae", "text_encoder"}
+    for name, part in found.items():
+        shapes = {key: tensor.shape for key, tensor in part.named_parameters()}
+        assert shapes == {key: tensor.shape for key, tensor in loaded[name].named_parameters()}
+        assert all(tensor.is_meta for tensor in part.parameters())
+    half = outline(SD, Model(str(configurations), dtype="fp16"))
+    assert {tensor.dtype for part in parts(half).values() for tensor in part.parameters()} == {torch.float16}
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_an_outline_on_a_device_predicts(configurations: Path) -> None:
+    backbone = outline(SD, Model(str(configurations)), device="cpu")
+    x = torch.randn(1, *backbone.latent_shape)
+    assert torch.isfinite(backbone.predict(backbone.denoiser, x, torch.tensor([3]), backbone.encode(["a"]))).all()
+
+
+def test_work_by_hand(configurations: Path) -> None:
+    """6 pairs are 12 latents; 5 steps of DDIM under guidance take 10 forwards each: 120. 3 updates of 4 pairs see 12.
+
+    A training-free pair takes 3 frozen forwards, 36 in all, and 2 of the policy, 24; a backward is counted as two
+    forwards, so all together are 120 + 36 + 3 x 24 = 228.
+    """
+    work = counted(configurations).work
+    assert (work.pairs, work.sample_texts, work.train_texts) == (6, 12, 12)
+    assert (work.sample_forwards, work.frozen_forwards, work.policy_forwards) == (120, 36, 24)
+    assert (work.updates, work.pairs_trained, work.evaluate_forwards) == (3, 12, 0)
+    assert work.total_flops == 228 * work.forward_flops
+    other = counted(configurations, "sample.guidance=1", "policy_pair=forward_noise").work
+    assert (other.sample_forwards, other.frozen_forwards) == (60, 24)
+
+
+def test_the_evaluation_by_hand(configurations: Path, tmp_path: Path) -> None:
+    """2 models x (2 validation rows x 2 images x (4 + 8 forwards) + 3 rows x 5 images x 8): 2 x (48 + 120) = 336.
+
+    At guidance 1 four steps take 4 forwards, at 2 they take 8, which the evaluation rows are counted with.
+    """
+    row = '{{"prompt": "a b", "id": "{}", "tag": "colors", "include": []}}\n'
+    files = {name: tmp_path / f"{name}.jsonl" for name in ("validation", "prompts")}
+    files["validation"].write_text("".join(row.format(number) for number in range(2)))
+    files["prompts"].write_text("".join(row.format(number) for number in range(3)))
+    group = (
+        f"{{prompts: {files['prompts']}, validation: {files['validation']}, "
+        "metric: {geneval: {detector: scenes}}, scales: [1, 2], steps: 4, images: 5, validation_images: 2}"
+    )
+    assert counted(configurations, f"evaluate={group}").work.evaluate_forwards == 336
+
+
+def test_operations_of_a_linear_network() -> None:
+    """With m x k by k x n, 2 m k n operations; torch counts them, this pins what is asked of it."""
+    with torch.utils.flop_counter.FlopCounterMode(display=False) as counter:
+        nn.Linear(3, 5, device="meta")(torch.empty(2, 3, device="meta"))
+    assert counter.get_total_flops() == 2 * 2 * 3 * 5
+
+
+def test_bytes_by_hand(configurations: Path, tiny_folder: Path) -> None:
+    """A latent has 4 x 8 x 8 numbers, in half precision 512 B; 12 of them. A condition has 16 tokens of 16 numbers.
+
+    An adapter of rank 2 beside a linear layer of m inputs and n outputs has 2 (m + n) weights; with two moments each,
+    a checkpoint holds three times their bytes, and two are kept.
+    """
+    found = counted(configurations)
+    loaded = SD.load(Model(str(tiny_folder)))
+    linear = [module for name, module in loaded.denoiser.named_modules() if name.endswith(TARGETS)]
+    adapter = 4 * sum(2 * (module.in_features + module.out_features) for module in linear)
+    everything = sum(network_size(part) for part in parts(loaded).values())
+    assert len(linear) > 0
+    assert found.disk.pairs_bytes == found.host.latents_bytes == 12 * 512
+    assert found.host.conditions_bytes == 12 * 16 * 16 * 4
+    assert found.device.trained_bytes == found.device.gradients_bytes == found.disk.aligned_bytes == adapter
+    assert found.device.optimizer_bytes == 2 * adapter
+    assert found.disk.checkpoints_bytes == 2 * 3 * adapter
+    assert found.device.frozen_bytes + found.device.others_bytes == everything
+    assert found.device.total_bytes == everything + 4 * adapter
+
+
+def test_full_fine_tuning_holds_a_frozen_copy(configurations: Path, tiny_folder: Path) -> None:
+    """All P weights: P x 4 B trained, as much of gradients, twice that of moments, and a copy of P x 2 B in half."""
+    count = sum(parameter.numel() for parameter in SD.load(Model(str(tiny_folder))).denoiser.parameters())
+    device = counted(configurations, "adaptation=full", "model.dtype=fp16").device
+    assert (device.frozen_bytes, device.trained_bytes, device.optimizer_bytes) == (2 * count, 4 * count, 8 * count)
+
+
+@pytest.mark.parametrize("adaptation", ["adaptation.lora.rank=2", "adaptation=full"])
+def test_training_really_holds_these_bytes(configurations: Path, tiny_folder: Path, adaptation: str) -> None:
+    """One update of the loaded pipeline leaves gradients and moments of the size that was counted."""
+    device = counted(configurations, adaptation).device
+    chosen = load(SCENES, [*SETTINGS, adaptation]).adaptation
+    policies = Policies.of(SD.load(Model(str(tiny_folder))), chosen, seed=0)
+    parameters = [parameter for group in policies.groups().values() for parameter in group]
+    optimizer = torch.optim.AdamW(parameters)
+    backbone = policies.backbone
+    x, condition = torch.randn(1, *backbone.latent_shape), backbone.encode(["a"])
+    policies.policy(x, torch.tensor([3]), condition).square().mean().backward()
+    optimizer.step()
+    gradients = sum(4 * parameter.grad.numel() for parameter in parameters if parameter.grad is not None)
+    moments = sum(4 * each[name].numel() for each in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq"))
+    assert (gradients, moments) == (device.gradients_bytes, device.optimizer_bytes)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("a_bytes", 512, "512 B"),
+        ("a_bytes", 3 * 2**30 // 2, "1.5 GiB"),
+        ("a_bytes", 0, "0 B"),
+        ("a_flops", 804_000_000_000, "804 GFLOP"),
+        ("a_flops", 10_310_000_000_000_000_000, "10.31 EFLOP"),
+        ("forwards", 12800000, "12,800,000"),
+    ],
+)
+def test_units(name: str, value: int, text: str) -> None:
+    assert with_unit(name, value) == text
+
+
+def test_the_command_prints_it_and_starts_nothing(configurations: Path, tmp_path: Path) -> None:
+    arguments = ["show", str(SCENES), *SETTINGS, f"model.path={configurations}", f"out={tmp_path / 'runs'}", "--cost"]
+    printed = CliRunner().invoke(app, arguments, terminal_width=200)
+    assert printed.exit_code == 0
+    assert "forwards of sampling" in printed.output
+    assert "120" in printed.output
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [("/nowhere", "no model_index.json there"), ("somebody/some-model", "the hub did not answer")],
+)
+def test_a_model_that_is_not_there(path: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        model_outline(Model(path))
+
+
+def test_a_part_of_an_unknown_library(configurations: Path) -> None:
+    """Only classes of the two known libraries are looked up: an index cannot import anything else."""
+    index = configurations / "model_index.json"
+    index.write_text(index.read_text().replace('"transformers"', '"os"'))
+    with pytest.raises(InputError, match=r"made of os\."):
+        model_outline(Model(str(configurations)))
