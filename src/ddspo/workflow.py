@@ -52,8 +52,7 @@ class Workflow:
         Raises:
             InputError: Anything in the recipe cannot work.
         """
-        processes = int(os.environ.get("WORLD_SIZE", "1"))
-        accelerator = Accelerator(gradient_accumulation_steps=check_batch(given.train, processes))
+        accelerator = _accelerator(given)
         flow = cls(given, accelerator, Progress(speaks=accelerator.is_main_process))
         flow._check()
         cleared = STAGES[STAGES.index(fresh_from) :] if fresh_from else ()
@@ -210,6 +209,22 @@ class Workflow:
         }
         write_text(self.folder.recipe, recipe.dump(self.recipe))
         write_json(self.folder.environment, {"versions": versions, "machine": machine})
+
+
+def _accelerator(given: Recipe) -> Accelerator:
+    """Training runs under autocast in the model's own precision; with fp32, in what Accelerate is set to."""
+    accumulation = check_batch(given.train, int(os.environ.get("WORLD_SIZE", "1")))
+    dtype = given.model.dtype
+    precision = None if dtype == "fp32" else dtype
+    try:
+        accelerator = Accelerator(gradient_accumulation_steps=accumulation, mixed_precision=precision)
+    except ValueError as error:
+        raise InputError(f"model.dtype {dtype}: {error}: choose another") from None
+    if precision and not accelerator.native_amp:
+        raise InputError(
+            f"model.dtype {dtype}: training in it needs a GPU: choose bf16 or fp32 on {accelerator.device}"
+        )
+    return accelerator
 
 
 def _items(path: str, name: str, metric: Metric) -> list[Row]:

@@ -31,7 +31,9 @@ class Model:
     backbone: Annotated[str, Doc("which file of ddspo/backbones reads it")] = "sd"
     revision: Annotated[str | None, Doc("branch, tag or commit of a hub id")] = None
     variant: Annotated[str | None, Doc("file variant of a hub id, for example fp16")] = None
-    dtype: Annotated[Literal["fp32", "bf16", "fp16"], Doc("precision of the frozen weights")] = "fp32"
+    dtype: Annotated[
+        Literal["fp32", "bf16", "fp16"], Doc("precision of frozen weights and of autocast in training")
+    ] = "fp32"
 
 
 class Backbone(ABC):
