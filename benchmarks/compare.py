@@ -97,8 +97,7 @@ def _arm(flow: Workflow, method: str, beta: float, lr: float, steps: Sequence[in
 
 def _at(given: Recipe, adaptation: Adaptation, checkpoint: Path) -> Backbone:
     backbone = _backbone(given)
-    adaptation.attach(backbone, 0)
-    adaptation.restore(backbone.denoiser, load_file(checkpoint / "weights.safetensors"))
+    adaptation.restore(adaptation.attach(backbone, 0).policy, load_file(checkpoint / "weights.safetensors"))
     return backbone
 
 

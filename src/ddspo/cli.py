@@ -23,7 +23,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
 
 @app.command()
 def run(recipe: RecipeFile, overrides: Overrides = None, fresh: Fresh = False) -> None:
-    """Degrade, sample, train, evaluate, report; run it again to continue."""
+    """Degrade, sample, pretrain if the policy pair needs it, train, evaluate, report; run it again to continue."""
     _go(recipe, overrides, (), fresh)
 
 
@@ -37,6 +37,12 @@ def degrade(recipe: RecipeFile, overrides: Overrides = None, fresh: Fresh = Fals
 def sample(recipe: RecipeFile, overrides: Overrides = None, fresh: Fresh = False) -> None:
     """prompts.jsonl to pairs/: winning and losing latents from the same noise."""
     _go(recipe, overrides, ("sample",), fresh)
+
+
+@app.command()
+def pretrain(recipe: RecipeFile, overrides: Overrides = None, fresh: Fresh = False) -> None:
+    """pairs/ to policies/: winner and loser of a data-driven pair."""
+    _go(recipe, overrides, ("pretrain",), fresh)
 
 
 @app.command()

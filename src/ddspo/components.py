@@ -22,10 +22,12 @@ from ddspo.errors import InputError
 from ddspo.metrics.base import Metric
 from ddspo.objectives.base import Objective
 from ddspo.policy_pairs.base import PolicyPair
+from ddspo.references.base import Reference
 
 KINDS: dict[type, str] = {
     Objective: "objectives",
     PolicyPair: "policy_pairs",
+    Reference: "references",
     Adaptation: "adaptations",
     Degradation: "degradations",
     Metric: "metrics",

@@ -23,7 +23,10 @@ from ddspo.objectives.base import Objective
 from ddspo.objectives.logistic import Logistic
 from ddspo.policy_pairs.base import PolicyPair
 from ddspo.policy_pairs.training_free import TrainingFree
+from ddspo.references.base import Reference
+from ddspo.references.frozen import FrozenReference
 from ddspo.stages.evaluate import Evaluation
+from ddspo.stages.pretrain import Pretraining
 from ddspo.stages.sample import Sampling
 from ddspo.training.fit import Optimisation
 
@@ -42,6 +45,10 @@ class Recipe:
     degradation: Annotated[Degradation, Doc("how prompts are made poorer")] = field(default_factory=RemoveWords)
     sample: Annotated[Sampling, Doc("how pairs are generated")] = field(default_factory=Sampling)
     policy_pair: Annotated[PolicyPair, Doc("who is followed and who is fled")] = field(default_factory=TrainingFree)
+    pretrain: Annotated[Pretraining, Doc("how the data-driven pair's winner and loser are made")] = field(
+        default_factory=Pretraining
+    )
+    reference: Annotated[Reference, Doc("what the policy is measured from")] = field(default_factory=FrozenReference)
     objective: Annotated[Objective, Doc("from displacements to a loss")] = field(default_factory=Logistic)
     adaptation: Annotated[Adaptation, Doc("which weights are trained")] = field(default_factory=LoRA)
     train: Annotated[Optimisation, Doc("how they are trained")] = field(default_factory=Optimisation)

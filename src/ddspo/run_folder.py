@@ -33,8 +33,18 @@ class RunFolder:
 
     @property
     def pairs(self) -> Path:
-        """Folder of parquet shards {id, prompt, degraded, seed, win, lose}."""
+        """Folder of parquet shards {id, prompt, degraded, seed, win, lose}; labelled ones say more."""
         return self.path / "pairs"
+
+    @property
+    def pretraining(self) -> "RunFolder":
+        """Log and checkpoints of winner and loser, laid out as those of a run."""
+        return RunFolder(self.path / "pretrain")
+
+    @property
+    def policies(self) -> Path:
+        """Folder of winner/ and loser/ of a data-driven pair, each an ordinary diffusers LoRA or pipeline folder."""
+        return self.path / "policies"
 
     @property
     def checkpoints(self) -> Path:
@@ -155,6 +165,7 @@ class RunFolder:
         return {
             "degrade": (self.prompts,),
             "sample": (self.pairs, pictures / "pairs"),
+            "pretrain": (self.pretraining.path, self.policies),
             "train": (self.checkpoints, self.log, self.aligned),
             "evaluate": (self.parts, self.scores, self.evaluation, pictures / "base", pictures / "aligned"),
             "report": (self.report_html, self.report_json),

@@ -23,12 +23,13 @@ from ddspo.recipe import Recipe
 from ddspo.run_folder import Row, RunFolder, write_json, write_text
 from ddspo.stages.degrade import degrade
 from ddspo.stages.evaluate import MODELS, Evaluate, Evaluation, read_images
+from ddspo.stages.pretrain import pretrain
 from ddspo.stages.report import report
 from ddspo.stages.sample import read_pairs, sample
 from ddspo.stages.train import Method, train
 from ddspo.training.fit import check_batch
 
-STAGES = ("degrade", "sample", "train", "evaluate", "report")
+STAGES = ("degrade", "sample", "pretrain", "train", "evaluate", "report")
 PACKAGES = ("ddspo", "torch", "diffusers", "transformers", "accelerate", "peft", "numpy")
 
 MECHANICAL = ("device_batch", "checkpoint_every", "keep")
@@ -72,8 +73,13 @@ class Workflow:
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """What this recipe goes through: one without an `evaluate` group is not evaluated."""
-        return tuple(name for name in STAGES if name != "evaluate" or self.recipe.evaluate)
+        """What this recipe goes through: only some policy pairs are pretrained, only some recipes evaluate."""
+        left_out = {"pretrain": not self._pretrains, "evaluate": self.recipe.evaluate is None}
+        return tuple(name for name in STAGES if not left_out.get(name))
+
+    @property
+    def _pretrains(self) -> bool:
+        return "winner" in self.recipe.policy_pair.policies
 
     def run(self, stages: tuple[str, ...] = ()) -> None:
         """Go through some stages in order, or all of the recipe's; each is skipped where it is finished."""
@@ -96,6 +102,7 @@ class Workflow:
         steps: dict[str, Callable[[], object]] = {
             "degrade": self._degrade,
             "sample": self._sample,
+            "pretrain": self._pretrain,
             "train": self._train,
             "evaluate": self._evaluate,
             "report": self._report,
@@ -111,11 +118,21 @@ class Workflow:
         self._say_too_long(backbone, self.prompts, "prompts")
         sample(self.folder, backbone, given.sample, given.seed, self.accelerator, self.progress)
 
-    def _train(self) -> None:
+    def _pretrain(self) -> None:
+        given, data = self.recipe, read_pairs(self.folder)
+        pretrain(self.folder, self._backbone(), data, given.pretrain, given.seed, self.accelerator, self.progress)
+
+    @property
+    def _method(self) -> Method:
         given = self.recipe
-        method = Method(given.policy_pair, given.objective, given.adaptation)
-        data = read_pairs(self.folder)
-        train(self.folder, self._backbone(), data, method, given.train, given.seed, self.accelerator, self.progress)
+        pretrained = given.pretrain.adaptation if self._pretrains else None
+        return Method(given.policy_pair, given.objective, given.adaptation, given.reference, pretrained)
+
+    def _train(self) -> None:
+        given, data = self.recipe, read_pairs(self.folder)
+        train(
+            self.folder, self._backbone(), data, self._method, given.train, given.seed, self.accelerator, self.progress
+        )
 
     def _evaluate(self) -> None:
         given = self.recipe
@@ -151,14 +168,16 @@ class Workflow:
     def _settings(self, name: str) -> Any:
         """What a stage's result depends on, beyond the files of earlier stages."""
         tree = components.plain(self.recipe)
-        tree["train"] = {key: value for key, value in tree["train"].items() if key not in MECHANICAL}
+        for group in (tree, tree["pretrain"]):
+            group["train"] = {key: value for key, value in group["train"].items() if key not in MECHANICAL}
         tree["evaluated"] = self.recipe.evaluate is not None
         tree["rows"] = _digest(self.prompts)
         tree["items"] = _digest(self.items)
         keys = {
             "degrade": ("seed", "rows", "degradation"),
             "sample": ("seed", "model", "sample"),
-            "train": ("seed", "model", "policy_pair", "objective", "adaptation", "train"),
+            "pretrain": ("seed", "model", "pretrain"),
+            "train": ("seed", "model", "policy_pair", "reference", "objective", "adaptation", "train"),
             "evaluate": ("seed", "model", "evaluate", "items"),
             "report": ("name", "evaluated"),
         }
@@ -166,11 +185,16 @@ class Workflow:
 
     def _result(self, name: str) -> Path:
         folder = self.folder
-        results = (folder.prompts, folder.pairs, folder.aligned, folder.scores, folder.report_html)
+        results = (folder.prompts, folder.pairs, folder.policies, folder.aligned, folder.scores, folder.report_html)
         return dict(zip(STAGES, results, strict=True))[name]
 
     def _needs(self, name: str) -> None:
         """Earlier stages must be finished; a stage that was not begun here is not run behind the user's back."""
+        if name == "pretrain" and not self._pretrains:
+            raise InputError(
+                f"pretrain: policy_pair {components.name_of(self.recipe.policy_pair)} needs no winner and loser: "
+                "go on with `ddspo train`"
+            )
         if name not in self.stages:
             raise InputError(f"{name}: the recipe has no such group: `ddspo show` prints what it may hold")
         finished = self.folder.stages()
@@ -186,6 +210,9 @@ class Workflow:
         backbone = components.find(Backbone, given.model.backbone)
         check(given.model, backbone.pipeline_class.__name__)
         self.prompts = read_prompts(_file(given.prompts), "prompts")
+        if self._pretrains:
+            check_batch(given.pretrain.train, self.accelerator.num_processes, "pretrain.train")
+        self._method.check(given.train, degraded=True)
         given.degradation([row["prompt"] for row in self.prompts], [0] * len(self.prompts))
         if given.evaluate:
             self._check_evaluation(given.evaluate)

@@ -1,7 +1,7 @@
 """The contract of every backbone, with every adaptation and policy pair."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from ddspo.maths.pair import Pair
 from ddspo.objectives.logistic import Logistic
 from ddspo.policy_pairs.base import PolicyPair, View
 from ddspo.training.batches import Conditions
-from ddspo.training.policies import Policies
+from ddspo.training.imitation import Imitators
+from ddspo.training.policies import Policies, Pretrained
 from ddspo.training.steps import preference_step
 
 BACKBONES = components.names(Backbone)
@@ -53,10 +54,13 @@ def trained(policies: Policies) -> list[torch.nn.Parameter]:
 
 
 def perturb(policies: Policies) -> None:
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for parameter in trained(policies):
-            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+    shake(trained(policies), torch.Generator().manual_seed(3))
+
+
+@torch.no_grad()
+def shake(parameters: Iterable[torch.Tensor], generator: torch.Generator) -> None:
+    for parameter in parameters:
+        parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
 
 
 def test_shapes(backbone: Backbone) -> None:
@@ -98,10 +102,23 @@ def test_cached_condition_is_fresh(backbone: Backbone) -> None:
         torch.testing.assert_close(rows, fresh[name])
 
 
+def policies_for(backbone: Backbone, adaptation: Adaptation, pair: str, folder: Path) -> Policies:
+    """Policies with whatever frozen ones a policy pair asks for; winner and loser are random, and on disk."""
+    if "winner" not in components.find(PolicyPair, pair).policies:
+        return Policies.of(backbone, adaptation, seed=0)
+    other = type(backbone).tiny()
+    imitators = Imitators.of(other, adaptation, Pair(1, 2))
+    generator = torch.Generator().manual_seed(4)
+    for who, behaviour in zip(("winner", "loser"), imitators.trained, strict=True):
+        shake(adaptation.parameters(behaviour), generator)
+        adaptation.save(other, folder / who, behaviour)
+    return Policies.of(backbone, adaptation, seed=0, pretrained=Pretrained(adaptation, folder))
+
+
 @pytest.mark.parametrize("pair", PAIRS)
-def test_training_starts_at_log_2(backbone: Backbone, adaptation: Adaptation, pair: str) -> None:
+def test_training_starts_at_log_2(backbone: Backbone, adaptation: Adaptation, pair: str, tmp_path: Path) -> None:
     """Policy and reference are the same function at the start, to the last bit where the batches are the same."""
-    policies = Policies.of(backbone, adaptation, seed=0)
+    policies = policies_for(backbone, adaptation, pair, tmp_path)
     loss = preference_step(policies, components.find(PolicyPair, pair)(), Logistic(beta=2000), view_of(backbone))
     assert loss.value.item() == pytest.approx(math.log(2), abs=1e-3)
     assert loss.log["win_displacement"].item() < 1e-12
@@ -109,8 +126,10 @@ def test_training_starts_at_log_2(backbone: Backbone, adaptation: Adaptation, pa
 
 
 @pytest.mark.parametrize("pair", PAIRS)
-def test_gradients_reach_exactly_the_trained_weights(backbone: Backbone, adaptation: Adaptation, pair: str) -> None:
-    policies = Policies.of(backbone, adaptation, seed=0)
+def test_gradients_reach_exactly_the_trained_weights(
+    backbone: Backbone, adaptation: Adaptation, pair: str, tmp_path: Path
+) -> None:
+    policies = policies_for(backbone, adaptation, pair, tmp_path)
     perturb(policies)
     preference_step(
         policies, components.find(PolicyPair, pair)(), Logistic(beta=10), view_of(backbone)
@@ -176,11 +195,13 @@ def test_the_schedulers_prediction_type_is_honoured() -> None:
     assert not torch.equal(backbone.path.target(x, x.flip(0), t), x.flip(0))
 
 
-@pytest.mark.parametrize(("pair", "frozen"), [("training_free", 3), ("forward_noise", 2)])
-def test_cost_of_a_step(backbone: Backbone, pair: str, frozen: int) -> None:
-    """3 (or 2) frozen and 2 policy predictions a pair; neither text encoder nor autoencoder runs."""
+@pytest.mark.parametrize(
+    ("pair", "frozen"), [("training_free", [3]), ("forward_noise", [2]), ("data_driven", [2, 1, 1])]
+)
+def test_cost_of_a_step(backbone: Backbone, pair: str, frozen: list[int], tmp_path: Path) -> None:
+    """2 to 4 frozen and 2 policy predictions a pair; neither text encoder nor autoencoder runs."""
     view = view_of(backbone)
-    policies = Policies.of(backbone, components.find(Adaptation, "lora")(), seed=0)
+    policies = policies_for(backbone, components.find(Adaptation, "lora")(), pair, tmp_path)
     rows: list[tuple[bool, int]] = []
     policies.denoiser.register_forward_pre_hook(lambda _, args: rows.append((torch.is_grad_enabled(), len(args[0]))))
     others: list[str] = []
@@ -188,8 +209,8 @@ def test_cost_of_a_step(backbone: Backbone, pair: str, frozen: int) -> None:
         if isinstance(part, torch.nn.Module) and part is not policies.denoiser:
             part.register_forward_pre_hook(noting(others, name))
     preference_step(policies, components.find(PolicyPair, pair)(), Logistic(), view).value.backward()
-    assert rows == [(False, frozen * 3), (True, 2 * 3)]
-    assert components.find(PolicyPair, pair).frozen_forwards == frozen
+    assert rows == [*((False, count * 3) for count in frozen), (True, 2 * 3)]
+    assert components.find(PolicyPair, pair).frozen_forwards == sum(frozen)
     assert others == []
 
 

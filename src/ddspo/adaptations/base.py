@@ -1,17 +1,59 @@
-"""What an adaptation is: it makes a denoiser trainable, gives back the reference, and saves the result."""
+"""What an adaptation is: it gives one denoiser several behaviours, some trained and some frozen, and saves them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar, NamedTuple
 
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from ddspo.backbones.base import Backbone
+from ddspo.maths.pair import Pair
 
-Reference = Callable[[], AbstractContextManager[nn.Module]]
-"""Opens the frozen reference; on leaving, the denoiser is exactly as it was."""
+
+@dataclass(frozen=True)
+class Behaviour:
+    """One way in which a network predicts.
+
+    Attributes:
+        network: The network.
+        adapter: Which of its adapters is on; None: none is.
+    """
+
+    network: nn.Module
+    adapter: str | None = None
+
+    @contextmanager
+    def open(self) -> Iterator[nn.Module]:
+        """The network behaving so; on leaving, whatever happened, adapters and every requires_grad are as before.
+
+        peft's own switches move requires_grad, and a backward pass skips parameters whose flag is off.
+        """
+        layers = tuners(self.network)
+        adapters = [(layer, list(layer.active_adapters), layer.disable_adapters) for layer in layers]
+        flags = [(parameter, parameter.requires_grad) for parameter in self.network.parameters()]
+        try:
+            for layer in layers:
+                if self.adapter is not None:
+                    layer.set_adapter(self.adapter)
+                layer.enable_adapters(self.adapter is not None)
+            yield self.network
+        finally:
+            for layer, active, off in adapters:
+                layer.set_adapter(active)
+                layer.enable_adapters(not off)
+            for parameter, flag in flags:
+                parameter.requires_grad_(flag)
+
+
+class Attached(NamedTuple):
+    """What training needs: a behaviour to train, which is on from now on, and the frozen one that it left."""
+
+    policy: Behaviour
+    reference: Behaviour
 
 
 class Adaptation(ABC):
@@ -21,21 +63,42 @@ class Adaptation(ABC):
     """Whether `save` writes the whole pipeline or the trained weights alone."""
 
     @abstractmethod
-    def attach(self, backbone: Backbone, seed: int) -> Reference:
-        """Make a backbone's denoiser trainable in place and say how to reach the reference."""
+    def attach(self, backbone: Backbone, seed: int) -> Attached:
+        """Make a backbone's denoiser trainable in place, and keep the reference."""
 
     @abstractmethod
-    def weights(self, denoiser: Any) -> dict[str, Tensor]:
+    def fork(self, backbone: Backbone, seeds: Pair[int]) -> Pair[Behaviour]:
+        """Two behaviours to train, both starting at the backbone's own, which is not kept."""
+
+    @abstractmethod
+    def frozen(self, backbone: Backbone, reference: Behaviour, name: str, folder: Path) -> Behaviour:
+        """Read what `save` wrote as a further frozen behaviour beside the reference."""
+
+    @abstractmethod
+    def twin(self, backbone: Backbone, policy: Behaviour, name: str) -> Behaviour:
+        """A frozen copy of what is trained, as it is now and in the precision in which it is trained."""
+
+    @abstractmethod
+    def parameters(self, behaviour: Behaviour) -> list[nn.Parameter]:
+        """What of a behaviour is trained, in the same order for all of one kind."""
+
+    @abstractmethod
+    def weights(self, behaviour: Behaviour) -> dict[str, Tensor]:
         """The trained weights, by name."""
 
     @abstractmethod
-    def restore(self, denoiser: Any, weights: dict[str, Tensor]) -> None:
+    def restore(self, behaviour: Behaviour, weights: dict[str, Tensor]) -> None:
         """Put trained weights back."""
 
     @abstractmethod
-    def save(self, backbone: Backbone, folder: Path) -> None:
-        """Write the trained weights as an ordinary diffusers artifact."""
+    def save(self, backbone: Backbone, folder: Path, behaviour: Behaviour | None = None) -> None:
+        """Write a behaviour, that of `attach` where none is named, as an ordinary diffusers artifact."""
 
     @abstractmethod
     def load(self, backbone: Backbone, folder: Path) -> None:
         """Read what `save` wrote, as any user of diffusers would."""
+
+
+def tuners(network: nn.Module) -> list[BaseTunerLayer]:
+    """The layers of a network that hold adapters."""
+    return [module for module in network.modules() if isinstance(module, BaseTunerLayer)]

@@ -1,16 +1,16 @@
 """All weights of the denoiser; a frozen copy is the reference."""
 
 import copy
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ddspo.adaptations.base import Adaptation, Reference
+from ddspo.adaptations.base import Adaptation, Attached, Behaviour
 from ddspo.backbones.base import Backbone
+from ddspo.maths.pair import Pair
 
 
 @dataclass(frozen=True)
@@ -19,27 +19,60 @@ class Full(Adaptation):
 
     saves_pipeline = True
 
-    def attach(self, backbone: Backbone, seed: int) -> Reference:
+    def attach(self, backbone: Backbone, seed: int) -> Attached:
         """Copy the reference, then train everything."""
-        denoiser = backbone.denoiser
-        reference = copy.deepcopy(denoiser).requires_grad_(False).eval()
-        denoiser.to(torch.float32).requires_grad_(True)
-        return lambda: nullcontext(reference)
+        reference = copy.deepcopy(backbone.denoiser).requires_grad_(False).eval()
+        return Attached(_trainable(backbone.denoiser), Behaviour(reference))
 
-    def weights(self, denoiser: Any) -> dict[str, Tensor]:
+    def fork(self, backbone: Backbone, seeds: Pair[int]) -> Pair[Behaviour]:
+        """The denoiser itself and one copy."""
+        win = _trainable(backbone.denoiser)
+        return Pair(win, Behaviour(copy.deepcopy(win.network)))
+
+    def frozen(self, backbone: Backbone, reference: Behaviour, name: str, folder: Path) -> Behaviour:
+        """One more network, in the reference's precision."""
+        dtype = next(reference.network.parameters()).dtype
+        return Behaviour(_read(backbone, folder, dtype).requires_grad_(False).eval())
+
+    def twin(self, backbone: Backbone, policy: Behaviour, name: str) -> Behaviour:
+        """One more network in float32: in half precision a slow average would not move."""
+        return Behaviour(copy.deepcopy(policy.network).requires_grad_(False).eval())
+
+    def parameters(self, behaviour: Behaviour) -> list[nn.Parameter]:
+        """Every parameter."""
+        return list(behaviour.network.parameters())
+
+    def weights(self, behaviour: Behaviour) -> dict[str, Tensor]:
         """Every weight."""
-        return denoiser.state_dict()
+        return behaviour.network.state_dict()
 
-    def restore(self, denoiser: Any, weights: dict[str, Tensor]) -> None:
+    def restore(self, behaviour: Behaviour, weights: dict[str, Tensor]) -> None:
         """Put every weight back."""
-        denoiser.load_state_dict(weights)
+        behaviour.network.load_state_dict(weights)
 
-    def save(self, backbone: Backbone, folder: Path) -> None:
+    def save(self, backbone: Backbone, folder: Path, behaviour: Behaviour | None = None) -> None:
         """Write the whole pipeline folder."""
-        backbone.save(folder)
+        own = backbone.denoiser
+        _use(backbone, behaviour.network if behaviour else own)
+        try:
+            backbone.save(folder)
+        finally:
+            _use(backbone, own)
 
     def load(self, backbone: Backbone, folder: Path) -> None:
         """Take the denoiser of the saved folder."""
-        kind: Any = type(backbone.denoiser)
-        trained = kind.from_pretrained(folder / backbone.denoiser_name, dtype=backbone.denoiser.dtype)
-        setattr(backbone.pipeline, backbone.denoiser_name, trained.to(backbone.device))
+        own: Any = backbone.denoiser
+        _use(backbone, _read(backbone, folder, own.dtype))
+
+
+def _trainable(network: nn.Module) -> Behaviour:
+    return Behaviour(network.to(torch.float32).requires_grad_(True))
+
+
+def _read(backbone: Backbone, folder: Path, dtype: torch.dtype) -> nn.Module:
+    kind: Any = type(backbone.denoiser)
+    return kind.from_pretrained(folder / backbone.denoiser_name, dtype=dtype).to(backbone.device)
+
+
+def _use(backbone: Backbone, network: nn.Module) -> None:
+    setattr(backbone.pipeline, backbone.denoiser_name, network)

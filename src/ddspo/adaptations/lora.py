@@ -1,24 +1,21 @@
 """Low-rank adapters beside the attention weights: the base exists once, and is the reference."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 from annotated_types import Gt
-from diffusers.training_utils import cast_training_params
-from diffusers.utils.peft_utils import set_adapter_layers
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from ddspo.adaptations.base import Adaptation, Reference
+from ddspo.adaptations.base import Adaptation, Attached, Behaviour, tuners
 from ddspo.backbones.base import Backbone
+from ddspo.maths.pair import Pair
 
-NAME = "default"
+POLICY = "default"
 
 
 @dataclass(frozen=True)
@@ -33,47 +30,76 @@ class LoRA(Adaptation):
         tuple[str, ...] | None, Doc("module names that get an adapter; null: those of the backbone's attention")
     ] = None
 
-    def attach(self, backbone: Backbone, seed: int) -> Reference:
-        """Add the adapter, in float32; the reference is the same network with the adapter off."""
-        denoiser: Any = backbone.denoiser
-        denoiser.requires_grad_(False)
-        targets = list(self.targets or backbone.lora_targets)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            config = LoraConfig(
-                r=self.rank, lora_alpha=self.alpha, target_modules=targets, init_lora_weights="gaussian"
-            )
-            # By peft itself, because not every diffusers model has the `add_adapter` that would do the same.
-            inject_adapter_in_model(config, denoiser, NAME)
-        cast_training_params(denoiser, dtype=torch.float32)
-        return partial(_adapter_off, denoiser)
+    def attach(self, backbone: Backbone, seed: int) -> Attached:
+        """Add the adapter, in float32; the reference is the same network with all adapters off."""
+        denoiser = backbone.denoiser.requires_grad_(False)
+        return Attached(self._add(backbone, denoiser, POLICY, seed), Behaviour(denoiser))
 
-    def weights(self, denoiser: Any) -> dict[str, Tensor]:
+    def fork(self, backbone: Backbone, seeds: Pair[int]) -> Pair[Behaviour]:
+        """Two adapters on the one base."""
+        denoiser = backbone.denoiser.requires_grad_(False)
+        win, lose = (self._add(backbone, denoiser, name, seed) for name, seed in seeds._asdict().items())
+        return Pair(win, lose)
+
+    def frozen(self, backbone: Backbone, reference: Behaviour, name: str, folder: Path) -> Behaviour:
+        """One more adapter beside the reference's own weights."""
+        return self._copy(backbone, reference.network, name, backbone.read_lora(folder))
+
+    def twin(self, backbone: Backbone, policy: Behaviour, name: str) -> Behaviour:
+        """One more adapter."""
+        return self._copy(backbone, policy.network, name, self.weights(policy))
+
+    def parameters(self, behaviour: Behaviour) -> list[nn.Parameter]:
         """The adapter's A and B."""
-        return get_peft_model_state_dict(denoiser, adapter_name=NAME)
+        named = behaviour.network.named_parameters()
+        return [each for name, each in named if ".lora_" in name and behaviour.adapter in name.split(".")]
 
-    def restore(self, denoiser: Any, weights: dict[str, Tensor]) -> None:
+    def weights(self, behaviour: Behaviour) -> dict[str, Tensor]:
+        """The adapter's A and B."""
+        return get_peft_model_state_dict(behaviour.network, adapter_name=behaviour.adapter)
+
+    def restore(self, behaviour: Behaviour, weights: dict[str, Tensor]) -> None:
         """Put A and B back."""
-        set_peft_model_state_dict(denoiser, weights, adapter_name=NAME)
+        set_peft_model_state_dict(behaviour.network, weights, adapter_name=behaviour.adapter)
 
-    def save(self, backbone: Backbone, folder: Path) -> None:
+    def save(self, backbone: Backbone, folder: Path, behaviour: Behaviour | None = None) -> None:
         """Write pytorch_lora_weights.safetensors with rank and alpha in its header."""
-        denoiser: Any = backbone.denoiser
-        backbone.save_lora(folder, self.weights(denoiser), denoiser.peft_config[NAME].to_dict())
+        what = behaviour or Behaviour(backbone.denoiser, POLICY)
+        network: Any = what.network
+        backbone.save_lora(folder, self.weights(what), network.peft_config[what.adapter].to_dict())
 
     def load(self, backbone: Backbone, folder: Path) -> None:
         """`load_lora_weights`."""
         backbone.load_lora(folder)
 
+    def _copy(self, backbone: Backbone, network: nn.Module, name: str, weights: dict[str, Tensor]) -> Behaviour:
+        behaviour = self._add(backbone, network, name, seed=0)
+        self.restore(behaviour, weights)
+        for parameter in self.parameters(behaviour):
+            parameter.requires_grad_(False)
+        return behaviour
 
-@contextmanager
-def _adapter_off(denoiser: Any) -> Iterator[nn.Module]:
-    """The base; afterwards the adapter and every requires_grad are as before (peft's switches move the flags)."""
-    flags = [(parameter, parameter.requires_grad) for parameter in denoiser.parameters()]
-    set_adapter_layers(denoiser, enabled=False)
-    try:
-        yield denoiser
-    finally:
-        set_adapter_layers(denoiser, enabled=True)
+    def _add(self, backbone: Backbone, network: nn.Module, name: str, seed: int) -> Behaviour:
+        """A trainable adapter in float32; those before it stay as they are, and the first stays on."""
+        flags = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
+        active = [list(layer.active_adapters) for layer in tuners(network)][:1]
+        config = LoraConfig(
+            r=self.rank,
+            lora_alpha=self.alpha,
+            target_modules=list(self.targets or backbone.lora_targets),
+            init_lora_weights="gaussian",
+        )
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are the idea
+            torch.manual_seed(seed)
+            # By peft itself, because not every diffusers model has the `add_adapter` that would do the same.
+            inject_adapter_in_model(config, network, name)
+        for layer in tuners(network):
+            layer.set_adapter(active[0] if active else name)
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
+        behaviour = Behaviour(network, name)
+        for parameter in self.parameters(behaviour):
+            parameter.data = parameter.data.float()
+            parameter.requires_grad_(True)
+        return behaviour

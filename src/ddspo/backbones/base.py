@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from typing_extensions import Doc
 
@@ -158,6 +159,12 @@ class Backbone(ABC):
         self.pipeline.save_lora_weights(
             folder, **{f"{name}_lora_layers": layers, f"{name}_lora_adapter_metadata": metadata}
         )
+
+    def read_lora(self, folder: Path) -> dict[str, Tensor]:
+        """Adapter weights, named as `save_lora` was given them."""
+        prefix = f"{self.denoiser_name}."
+        weights = load_file(folder / "pytorch_lora_weights.safetensors")
+        return {name.removeprefix(prefix): value for name, value in weights.items()}
 
     def load_lora(self, folder: Path) -> None:
         """Read a LoRA file as any user of diffusers would, and merge it, so that sampling costs what it did."""

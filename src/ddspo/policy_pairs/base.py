@@ -23,7 +23,10 @@ class Supervision(NamedTuple):
 
 @dataclass(frozen=True)
 class View:
-    """One noised batch of B pairs: latents x0, the noise and times of both branches, x_t, and the two conditions."""
+    """One noised batch of B pairs: latents x0, the noise and times of both branches, x_t, and the two conditions.
+
+    `degraded` is empty where the pairs have no degraded prompts.
+    """
 
     x0: Pair[Tensor]
     noise: Pair[Tensor]
@@ -45,6 +48,10 @@ class Frozen(Protocol):
 class PolicyPair(ABC):
     """Supplies the reference and the target of every step."""
 
+    policies: ClassVar[tuple[str, ...]] = ("reference",)
+    """The frozen policies that it asks for; 'winner' and 'loser' are made by the `pretrain` stage."""
+    reads_degraded: ClassVar[bool] = False
+    """Whether it asks for predictions under the degraded prompts."""
     frozen_forwards: ClassVar[int]
     """Frozen predictions that one pair takes."""
 

@@ -17,6 +17,7 @@ class TrainingFree(PolicyPair):
     """
 
     frozen_forwards = 3
+    reads_degraded = True
 
     def supervise(self, frozen: Frozen, view: View) -> Supervision:
         """One frozen forward of 3B: the winner under c, the loser under c and under c-."""

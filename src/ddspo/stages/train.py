@@ -1,7 +1,7 @@
 """pairs/ -> checkpoints/, log.jsonl, aligned/: the policy, by the one training loop."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from accelerate import Accelerator
@@ -9,23 +9,46 @@ from accelerate import Accelerator
 from ddspo import draws
 from ddspo.adaptations.base import Adaptation
 from ddspo.backbones.base import Backbone
+from ddspo.errors import InputError
 from ddspo.objectives.base import Objective
 from ddspo.policy_pairs.base import PolicyPair
 from ddspo.progress import Progress
+from ddspo.references.base import Reference
+from ddspo.references.frozen import FrozenReference
 from ddspo.run_folder import RunFolder, replace_atomically
 from ddspo.training.batches import Batches, Conditions, PairData
 from ddspo.training.fit import Fit, Optimisation
-from ddspo.training.policies import Policies
+from ddspo.training.policies import Policies, Pretrained
 from ddspo.training.steps import preference_step
 
 
 @dataclass(frozen=True)
 class Method:
-    """What is trained, towards what, and by which loss."""
+    """What is trained, towards what, and by which loss.
+
+    `pretrained` says how winner and loser were trained, for a policy pair that asks for them.
+    """
 
     policy_pair: PolicyPair
     objective: Objective
     adaptation: Adaptation
+    reference: Reference = field(default_factory=FrozenReference)
+    pretrained: Adaptation | None = None
+
+    def check(self, settings: Optimisation, *, degraded: bool) -> None:
+        """Refuse what cannot work together; `degraded` says whether the pairs have degraded prompts.
+
+        Raises:
+            InputError: The policy pair reads degraded prompts and there are none, or the reference would never move.
+        """
+        if self.policy_pair.reads_degraded and not degraded:
+            raise InputError(
+                f"policy_pair: {type(self.policy_pair).__name__} reads degraded prompts; labelled pairs have none: "
+                "use data_driven or forward_noise, or leave sample.labels out"
+            )
+        fault = self.reference.check(settings.steps)
+        if fault:
+            raise InputError(f"reference: {fault}")
 
 
 def train(
@@ -39,9 +62,13 @@ def train(
     progress: Progress,
 ) -> None:
     """Train and write `aligned/`; a run that was interrupted goes on from its newest checkpoint."""
+    method.check(settings, degraded=data.degraded is not None)
     backbone.to(accelerator.device)
-    conditions = Conditions(backbone, [*data.prompts, *data.degraded])
-    policies = Policies.of(backbone, method.adaptation, draws.stable_seed(seed, "adapter") % 2**32)
+    conditions = Conditions(backbone, data.texts)
+    pretrained = Pretrained(method.pretrained, run.policies) if method.pretrained else None
+    policies = Policies.of(
+        backbone, method.adaptation, draws.stable_seed(seed, "adapter") % 2**32, pretrained, method.reference
+    )
     fit = Fit(
         name="train",
         accelerator=accelerator,

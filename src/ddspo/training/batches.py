@@ -19,15 +19,20 @@ ENCODED_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class PairData:
-    """All pairs: ids, prompts, degraded prompts, and latents in model space, [N, C, H, W] each."""
+    """All pairs: ids, prompts, degraded prompts if there are any, and latents in model space, [N, C, H, W] each."""
 
     ids: Sequence[str]
     prompts: Sequence[str]
-    degraded: Sequence[str]
+    degraded: Sequence[str] | None
     latents: Pair[Tensor]
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def texts(self) -> list[str]:
+        """Every text whose condition a step may need."""
+        return [*self.prompts, *(self.degraded or ())]
 
 
 class Conditions:
@@ -85,9 +90,13 @@ class Batches:
             t=t,
             x_t=Pair(self.path.noise(x0.win, noise.win, t), self.path.noise(x0.lose, noise.lose, t)),
             condition=self.conditions.of([self.data.prompts[row] for row in index], device),
-            degraded=self.conditions.of([self.data.degraded[row] for row in index], device),
+            degraded=self._degraded(index, device),
             path=self.path,
         )
+
+    def _degraded(self, index: Sequence[int], device: torch.device) -> Condition:
+        texts = self.data.degraded
+        return self.conditions.of([texts[row] for row in index], device) if texts is not None else {}
 
     def _noise(self, names: Sequence[str], purpose: str, like: Tensor) -> Tensor:
         seeds = [draws.stable_seed(self.seed, name, purpose) for name in names]

@@ -79,7 +79,7 @@ class Fit:
     """One training run; `run()` is the loop.
 
     Attributes:
-        name: The stage, for messages and as the prefix of its settings.
+        name: The stage, for messages.
         folder: Where log.jsonl and checkpoints/ go.
     """
 
@@ -93,6 +93,8 @@ class Fit:
 
     def __post_init__(self) -> None:
         settings, self.groups = self.settings, self.trained.groups()
+        self.accelerator.free_memory()  # of whatever was trained before
+        self.accelerator.gradient_accumulation_steps = check_batch(settings, self.accelerator.num_processes, self.name)
         parameters = [parameter for group in self.groups.values() for parameter in group]
         optimizer = torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
         *self.trained.networks, self.optimizer = self.accelerator.prepare(*self.trained.networks, optimizer)
@@ -139,7 +141,7 @@ class Fit:
 
     def _clip(self) -> dict[str, float]:
         """Clip each group on its own; the norms were those before."""
-        self.accelerator.unscale_gradients()
+        self.accelerator.unscale_gradients(self.optimizer)
         largest = self.settings.max_grad_norm
         return {name: float(nn.utils.clip_grad_norm_(group, largest)) for name, group in self.groups.items()}
 
@@ -199,8 +201,8 @@ class Fit:
         return sorted(self.folder.checkpoints.glob("[0-9]*"))
 
 
-def check_batch(settings: Optimisation, processes: int) -> int:
-    """Micro-batches an update on each process.
+def check_batch(settings: Optimisation, processes: int, name: str = "train") -> int:
+    """Micro-batches an update on each process; `name` is where the settings are, for messages.
 
     Raises:
         InputError: The global batch is no multiple of what all processes hold at once.
@@ -208,7 +210,7 @@ def check_batch(settings: Optimisation, processes: int) -> int:
     at_once = settings.device_batch * processes
     if settings.batch % at_once:
         raise InputError(
-            f"train.batch {settings.batch}: not a multiple of train.device_batch {settings.device_batch} x "
+            f"{name}.batch {settings.batch}: not a multiple of {name}.device_batch {settings.device_batch} x "
             f"{processes} processes: choose a multiple of {at_once}, or another device_batch"
         )
     return settings.batch // at_once

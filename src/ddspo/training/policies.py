@@ -1,13 +1,24 @@
 """One set of weights, several behaviours."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from ddspo.adaptations.base import Adaptation, Reference
+from ddspo.adaptations.base import Adaptation, Behaviour
 from ddspo.backbones.base import Backbone
 from ddspo.policy_pairs.base import Condition
+from ddspo.references.base import Reference
+from ddspo.references.frozen import FrozenReference
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Winner and loser of a data-driven pair: how they were trained, and the folder that holds winner/ and loser/."""
+
+    adaptation: Adaptation
+    folder: Path
 
 
 @dataclass
@@ -17,20 +28,43 @@ class Policies:
     Attributes:
         backbone: Knows how to predict with a denoiser.
         adaptation: Which weights are trained.
+        trained: The policy.
+        behaviours: The frozen policies by name: 'reference', and 'winner' and 'loser' where they are needed.
+        reference: How the reference follows the policy.
         networks: The trained network alone, wrapped for distribution where there are several processes.
-        reference: Opens the frozen reference.
     """
 
     backbone: Backbone
     adaptation: Adaptation
-    networks: list[nn.Module]
-    reference: Reference
+    trained: Behaviour
+    behaviours: dict[str, Behaviour]
+    reference: Reference = field(default_factory=FrozenReference)
+
+    def __post_init__(self) -> None:
+        self.networks: list[nn.Module] = [self.trained.network]
 
     @classmethod
-    def of(cls, backbone: Backbone, adaptation: Adaptation, seed: int) -> "Policies":
-        """Make a backbone's denoiser trainable, on its own device."""
-        reference = adaptation.attach(backbone, seed)
-        return cls(backbone, adaptation, [backbone.denoiser], reference)
+    def of(
+        cls,
+        backbone: Backbone,
+        adaptation: Adaptation,
+        seed: int,
+        pretrained: Pretrained | None = None,
+        reference: Reference | None = None,
+    ) -> "Policies":
+        """Make a backbone's denoiser trainable, on its own device.
+
+        Winner and loser are the base and what they learned, also where the reference moves away from the base.
+        """
+        trained, base = adaptation.attach(backbone, seed)
+        behaviours = {"reference": base}
+        if pretrained:
+            for who in ("winner", "loser"):
+                behaviours[who] = pretrained.adaptation.frozen(backbone, base, who, pretrained.folder / who)
+        reference = reference or FrozenReference()
+        if reference.moves:
+            behaviours["reference"] = adaptation.twin(backbone, trained, "reference")
+        return cls(backbone, adaptation, trained, behaviours, reference)
 
     @property
     def denoiser(self) -> nn.Module:
@@ -39,18 +73,32 @@ class Policies:
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """All trained parameters, as one group."""
-        return {"grad_norm": [each for each in self.backbone.denoiser.parameters() if each.requires_grad]}
+        return {"grad_norm": self.adaptation.parameters(self.trained)}
 
     def weights(self) -> dict[str, Tensor]:
-        """The policy's trained weights."""
-        return self.adaptation.weights(self.backbone.denoiser)
+        """The policy's trained weights, and those of a reference that moves."""
+        weights = self.adaptation.weights(self.trained)
+        if self.reference.moves:
+            moved = self.adaptation.weights(self.behaviours["reference"])
+            weights = weights | {f"{PREFIX}{name}": value for name, value in moved.items()}
+        return weights
 
     def restore(self, weights: dict[str, Tensor]) -> None:
-        """Put the policy's trained weights back."""
-        self.adaptation.restore(self.backbone.denoiser, weights)
+        """Put back what `weights` gave."""
+        own = {name: value for name, value in weights.items() if not name.startswith(PREFIX)}
+        self.adaptation.restore(self.trained, own)
+        if self.reference.moves:
+            moved = {name.removeprefix(PREFIX): value for name, value in weights.items() if name not in own}
+            self.adaptation.restore(self.behaviours["reference"], moved)
 
     def updated(self, step: int) -> None:
-        """Nothing here follows the policy."""
+        """Let the reference follow."""
+        if self.reference.moves:
+            mine, policy = (
+                [parameter.data for parameter in self.adaptation.parameters(each)]
+                for each in (self.behaviours["reference"], self.trained)
+            )
+            self.reference.follow(step, mine, policy)
 
     def policy(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """The policy's prediction, with gradient."""
@@ -63,7 +111,11 @@ class Policies:
         Raises:
             ValueError: There is no policy of that name.
         """
-        if who != "reference":
-            raise ValueError(f"no frozen policy {who!r}: only 'reference'")
-        with self.reference() as network:
+        if who not in self.behaviours:
+            raise ValueError(f"no frozen policy {who!r}: only {', '.join(self.behaviours)}")
+        with self.behaviours[who].open() as network:
             return self.backbone.predict(network, x_t, t, condition)
+
+
+PREFIX = "reference/"
+"""Of a moving reference's weights in a checkpoint."""

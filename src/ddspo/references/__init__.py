@@ -1,0 +1,1 @@
+"""References: what the policy is measured against, for good or for a while."""

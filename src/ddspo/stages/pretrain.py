@@ -1,0 +1,65 @@
+"""pairs/ -> policies/winner, policies/loser: the base, fine-tuned on either side of the pairs."""
+
+import shutil
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Annotated
+
+from accelerate import Accelerator
+from typing_extensions import Doc
+
+from ddspo import draws
+from ddspo.adaptations.base import Adaptation
+from ddspo.adaptations.lora import LoRA
+from ddspo.backbones.base import Backbone
+from ddspo.maths.pair import Pair
+from ddspo.progress import Progress
+from ddspo.run_folder import RunFolder, replace_atomically
+from ddspo.training.batches import Batches, Conditions, PairData
+from ddspo.training.fit import Fit, Optimisation
+from ddspo.training.imitation import Imitators, imitation_step
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """How winner and loser of a data-driven pair learn from the pairs, by the plain denoising loss."""
+
+    adaptation: Annotated[Adaptation, Doc("which of their weights are trained")] = field(
+        default_factory=lambda: LoRA(rank=4, alpha=4)
+    )
+    train: Annotated[Optimisation, Doc("how they are trained; both see every pair")] = field(
+        default_factory=lambda: Optimisation(steps=300, lr=1e-4, checkpoint_every=50)
+    )
+
+
+def pretrain(
+    run: RunFolder,
+    backbone: Backbone,
+    data: PairData,
+    settings: Pretraining,
+    seed: int,
+    accelerator: Accelerator,
+    progress: Progress,
+) -> None:
+    """Train both at once and write them; an interrupted run goes on from its newest checkpoint."""
+    backbone.to(accelerator.device)
+    adaptation = settings.adaptation
+    seeds = Pair("winner", "loser").map(lambda who: draws.stable_seed(seed, "adapter", who) % 2**32)
+    imitators = Imitators.of(backbone, adaptation, seeds)
+    conditions = Conditions(backbone, data.texts)
+    Fit(
+        name="pretrain",
+        accelerator=accelerator,
+        trained=imitators,
+        step=partial(imitation_step, imitators),
+        batches=Batches(
+            data, conditions, settings.train.batch, draws.stable_seed(seed, "pretrain"), backbone.path, "independent"
+        ),
+        settings=settings.train,
+        folder=run.pretraining,
+    ).run(progress)
+    if accelerator.is_main_process:
+        for who, behaviour in zip(("winner", "loser"), imitators.trained, strict=True):
+            shutil.rmtree(run.policies / who, ignore_errors=True)
+            replace_atomically(run.policies / who, lambda path: adaptation.save(backbone, path, behaviour))  # noqa: B023
+    accelerator.wait_for_everyone()
