@@ -12,7 +12,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 BASE = {"errors", "draws", "run_folder", "progress", "prompt_files"}
 ORDER = [
     {"maths"},
-    {"objectives", "policy_pairs", "references"},
+    {"objectives", "policy_pairs", "references", "timesteps", "schedules"},
     {"backbones"},
     {"adaptations", "detectors", "scenes"},
     {"training", "degradations", "metrics"},

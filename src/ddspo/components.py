@@ -23,6 +23,8 @@ from ddspo.metrics.base import Metric
 from ddspo.objectives.base import Objective
 from ddspo.policy_pairs.base import PolicyPair
 from ddspo.references.base import Reference
+from ddspo.schedules.base import Schedule
+from ddspo.timesteps.base import Timesteps
 
 KINDS: dict[type, str] = {
     Objective: "objectives",
@@ -33,6 +35,8 @@ KINDS: dict[type, str] = {
     Metric: "metrics",
     Detector: "detectors",
     Backbone: "backbones",
+    Timesteps: "timesteps",
+    Schedule: "schedules",
 }
 
 

@@ -1,0 +1,1 @@
+"""Timesteps: how often each time of the forward process is drawn."""
