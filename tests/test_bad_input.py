@@ -51,6 +51,7 @@ def test_prompt_files(tmp_path: Path, name: str, text: str, message: str) -> Non
         ("evaluate.references=/nowhere", "evaluate.references: no file or folder"),
         ("degradation.remove_words.least=0.9", "least 0.9 is above most 0.7"),
         ("model.dtype=fp16", "model.dtype fp16: training in it needs a GPU: choose bf16 or fp32 on cpu"),
+        ("draw.other_prompts.constant.value=2", "draw.other_prompts: a probability of 2: give"),
         ("model.backbone=sdd", "no 'sdd' in backbones: did you mean sd?"),
     ],
 )

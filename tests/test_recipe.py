@@ -1,5 +1,6 @@
 """Recipes: what they resolve to, overrides, and mistakes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,11 @@ from ddspo.errors import InputError
 from ddspo.objectives.logistic import Logistic
 from ddspo.policy_pairs.forward_noise import ForwardNoise
 from ddspo.recipe import dump, load
+from ddspo.schedules.constant import Constant
+from ddspo.schedules.sigmoid import Sigmoid
+from ddspo.timesteps.logit_normal import LogitNormal
+from ddspo.timesteps.uniform import Uniform
+from ddspo.training.drawing import Drawing
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 SCENES = Path(__file__).parents[1] / "recipes/scenes.yaml"
@@ -34,6 +40,16 @@ def test_overrides() -> None:
     assert recipe.train.batch == load(SCENES).train.batch
 
 
+def test_drawing_options() -> None:
+    """Components by name or with options; what is not said stays as it was."""
+    draw = load(
+        SCENES, ["draw.timesteps.logit_normal.mean=-1", "draw.other_prompts=sigmoid", "draw.error_space=x0"]
+    ).draw
+    assert draw.timesteps == LogitNormal(mean=-1)
+    assert draw.other_prompts == Sigmoid()
+    assert replace(draw, timesteps=Uniform(), other_prompts=Constant(0), error_space="native") == Drawing()
+
+
 def test_a_component_given_by_name_takes_an_option() -> None:
     assert load(SCENES, ["degradation.remove_words.variants=2"]).degradation.variants == 2
 
@@ -57,6 +73,9 @@ def test_an_optional_group_may_be_left_out(tmp_path: Path) -> None:
         (["name=../x"], "name '../x'"),
         (["objective.ipo.beta=1"], "objective: give one name"),
         (["objective=ipo"], "objective: no 'ipo' in objectives"),
+        (["draw.timesteps=logit_norml"], "draw.timesteps: no 'logit_norml' in timesteps: did you mean logit_normal?"),
+        (["draw.noise=none"], "draw.noise: 'none': input should be 'shared' or 'independent'"),
+        (["draw.weight.constant.value=-1"], "draw.weight.constant.value: -1:"),
         (["train.lr"], "'train.lr' is no override"),
         (["train.steps.x=1"], "steps holds no further keys"),
         (["evaluate.metric=null"], "evaluate.metric: give one name"),

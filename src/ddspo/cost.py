@@ -153,7 +153,8 @@ def _work(recipe: Recipe, backbone: Backbone, flops: int) -> Work:
     sampling, training = recipe.sample, recipe.train
     seen = training.steps * training.batch
     sample = sampling.pairs * BRANCHES * backbone.evaluations(sampling.steps, sampling.guidance)
-    frozen, policy = seen * recipe.policy_pair.frozen_forwards, seen * BRANCHES
+    spared = int(recipe.draw.latents == "winner")  # a single latent needs one prediction less of either kind
+    frozen, policy = seen * (recipe.policy_pair.frozen_forwards - spared), seen * (BRANCHES - spared)
     evaluate = _evaluation(recipe.evaluate, backbone) if recipe.evaluate else 0
     return Work(
         pairs=sampling.pairs,

@@ -28,6 +28,7 @@ from ddspo.references.frozen import FrozenReference
 from ddspo.stages.evaluate import Evaluation
 from ddspo.stages.pretrain import Pretraining
 from ddspo.stages.sample import Sampling
+from ddspo.training.drawing import Drawing
 from ddspo.training.fit import Optimisation
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
@@ -50,6 +51,7 @@ class Recipe:
     )
     reference: Annotated[Reference, Doc("what the policy is measured from")] = field(default_factory=FrozenReference)
     objective: Annotated[Objective, Doc("from displacements to a loss")] = field(default_factory=Logistic)
+    draw: Annotated[Drawing, Doc("how the pairs of a step are drawn and weighed")] = field(default_factory=Drawing)
     adaptation: Annotated[Adaptation, Doc("which weights are trained")] = field(default_factory=LoRA)
     train: Annotated[Optimisation, Doc("how they are trained")] = field(default_factory=Optimisation)
     evaluate: Annotated[Evaluation | None, Doc("how base and aligned are compared; null: not at all")] = None

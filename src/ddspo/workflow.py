@@ -27,6 +27,7 @@ from ddspo.stages.pretrain import pretrain
 from ddspo.stages.report import report
 from ddspo.stages.sample import read_pairs, sample
 from ddspo.stages.train import Method, train
+from ddspo.training.drawing import check_drawing
 from ddspo.training.fit import check_batch
 
 STAGES = ("degrade", "sample", "pretrain", "train", "evaluate", "report")
@@ -126,7 +127,7 @@ class Workflow:
     def _method(self) -> Method:
         given = self.recipe
         pretrained = given.pretrain.adaptation if self._pretrains else None
-        return Method(given.policy_pair, given.objective, given.adaptation, given.reference, pretrained)
+        return Method(given.policy_pair, given.objective, given.adaptation, given.reference, pretrained, given.draw)
 
     def _train(self) -> None:
         given, data = self.recipe, read_pairs(self.folder)
@@ -177,7 +178,7 @@ class Workflow:
             "degrade": ("seed", "rows", "degradation"),
             "sample": ("seed", "model", "sample"),
             "pretrain": ("seed", "model", "pretrain"),
-            "train": ("seed", "model", "policy_pair", "reference", "objective", "adaptation", "train"),
+            "train": ("seed", "model", "policy_pair", "reference", "objective", "adaptation", "draw", "train"),
             "evaluate": ("seed", "model", "evaluate", "items"),
             "report": ("name", "evaluated"),
         }
@@ -214,6 +215,7 @@ class Workflow:
             check_batch(given.pretrain.train, self.accelerator.num_processes, "pretrain.train")
         self._method.check(given.train, degraded=True)
         given.degradation([row["prompt"] for row in self.prompts], [0] * len(self.prompts))
+        check_drawing(given.draw, given.policy_pair, [row["prompt"] for row in self.prompts])
         if given.evaluate:
             self._check_evaluation(given.evaluate)
 

@@ -21,7 +21,7 @@ def logit_normal(u: Tensor, mean: float, std: float) -> Tensor:
 
 
 def sigmoid(u: Tensor, slope: float, centre: float) -> Tensor:
-    """Density proportional to sigmoid(k (tau - c)) on [0, 1], k the slope and c the centre.
+    """A density on [0, 1] that rises logistically: proportional to 1 / (1 + exp(-k (tau - c))), k slope, c centre.
 
     The integral of sigmoid(k (x - c)) is S(k (x - c)) / k with S = softplus, so that
     F(tau) = (S(k (tau - c)) - S(-k c)) / (S(k (1 - c)) - S(-k c)). With y = S(-k c) + u (S(k (1 - c)) - S(-k c)) and

@@ -36,6 +36,11 @@ class View:
     degraded: Condition
     path: NoisePath
 
+    @property
+    def one_latent(self) -> bool:
+        """Whether both branches look at the very same noised latent."""
+        return self.x_t.win is self.x_t.lose
+
 
 class Frozen(Protocol):
     """Predicts without gradient under a frozen policy."""
@@ -52,8 +57,11 @@ class PolicyPair(ABC):
     """The frozen policies that it asks for; 'winner' and 'loser' are made by the `pretrain` stage."""
     reads_degraded: ClassVar[bool] = False
     """Whether it asks for predictions under the degraded prompts."""
+    scores: ClassVar[bool] = True
+    """Whether the targets are predictions of frozen policies, which exist for any latent and any prompt."""
+
     frozen_forwards: ClassVar[int]
-    """Frozen predictions that one pair takes."""
+    """Frozen predictions that one pair takes; one less where both branches look at one latent."""
 
     @abstractmethod
     def supervise(self, frozen: Frozen, view: View) -> Supervision:

@@ -21,7 +21,7 @@ class DataDriven(PolicyPair):
 
     def supervise(self, frozen: Frozen, view: View) -> Supervision:
         """One frozen forward of 2B for the reference, or of B where both branches are one latent, and two of B."""
-        if view.x_t.win is view.x_t.lose:
+        if view.one_latent:
             reference = frozen(view.x_t.win, view.t, view.condition)
             win, lose = reference, reference
         else:

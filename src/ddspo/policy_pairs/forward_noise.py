@@ -13,6 +13,7 @@ class ForwardNoise(PolicyPair):
     """target = the forward process's own (eps, or v) on both branches (Diffusion-DPO, arXiv 2311.12908)."""
 
     frozen_forwards = 2
+    scores = False
 
     def supervise(self, frozen: Frozen, view: View) -> Supervision:
         """One frozen forward of 2B for the reference; the target costs nothing."""

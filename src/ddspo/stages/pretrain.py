@@ -16,6 +16,7 @@ from ddspo.maths.pair import Pair
 from ddspo.progress import Progress
 from ddspo.run_folder import RunFolder, replace_atomically
 from ddspo.training.batches import Batches, Conditions, PairData
+from ddspo.training.drawing import Drawing
 from ddspo.training.fit import Fit, Optimisation
 from ddspo.training.imitation import Imitators, imitation_step
 
@@ -53,7 +54,12 @@ def pretrain(
         trained=imitators,
         step=partial(imitation_step, imitators),
         batches=Batches(
-            data, conditions, settings.train.batch, draws.stable_seed(seed, "pretrain"), backbone.path, "independent"
+            data,
+            conditions,
+            settings.train.batch,
+            draws.stable_seed(seed, "pretrain"),
+            backbone.path,
+            Drawing(noise="independent"),
         ),
         settings=settings.train,
         folder=run.pretraining,

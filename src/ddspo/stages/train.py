@@ -17,6 +17,7 @@ from ddspo.references.base import Reference
 from ddspo.references.frozen import FrozenReference
 from ddspo.run_folder import RunFolder, replace_atomically
 from ddspo.training.batches import Batches, Conditions, PairData
+from ddspo.training.drawing import PLAIN, Drawing, check_drawing
 from ddspo.training.fit import Fit, Optimisation
 from ddspo.training.policies import Policies, Pretrained
 from ddspo.training.steps import preference_step
@@ -24,7 +25,7 @@ from ddspo.training.steps import preference_step
 
 @dataclass(frozen=True)
 class Method:
-    """What is trained, towards what, and by which loss.
+    """What is trained, towards what, by which loss, and on which draws.
 
     `pretrained` says how winner and loser were trained, for a policy pair that asks for them.
     """
@@ -34,6 +35,7 @@ class Method:
     adaptation: Adaptation
     reference: Reference = field(default_factory=FrozenReference)
     pretrained: Adaptation | None = None
+    drawing: Drawing = PLAIN
 
     def check(self, settings: Optimisation, *, degraded: bool) -> None:
         """Refuse what cannot work together; `degraded` says whether the pairs have degraded prompts.
@@ -63,6 +65,7 @@ def train(
 ) -> None:
     """Train and write `aligned/`; a run that was interrupted goes on from its newest checkpoint."""
     method.check(settings, degraded=data.degraded is not None)
+    check_drawing(method.drawing, method.policy_pair, data.prompts)
     backbone.to(accelerator.device)
     conditions = Conditions(backbone, data.texts)
     pretrained = Pretrained(method.pretrained, run.policies) if method.pretrained else None
@@ -73,8 +76,8 @@ def train(
         name="train",
         accelerator=accelerator,
         trained=policies,
-        step=partial(preference_step, policies, method.policy_pair, method.objective),
-        batches=Batches(data, conditions, settings.batch, seed, backbone.path),
+        step=partial(preference_step, policies, method.policy_pair, method.objective, drawing=method.drawing),
+        batches=Batches(data, conditions, settings.batch, seed, backbone.path, method.drawing),
         settings=settings,
         folder=run,
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from ddspo.backbones.base import Backbone
 from ddspo.maths.pair import Pair
 from ddspo.maths.paths import NoisePath
 from ddspo.policy_pairs.base import Condition, View
+from ddspo.training.drawing import PLAIN, Drawing
 
 ENCODED_AT_ONCE = 64
 
@@ -60,7 +61,7 @@ class Batches:
         size: Pairs an update, over all processes.
         seed: The run's seed.
         path: The forward process.
-        noise: Whether both latents of a pair are noised with one draw or each with its own.
+        drawing: How times, noise, latents and prompts of a pair are drawn.
     """
 
     data: PairData
@@ -68,7 +69,7 @@ class Batches:
     size: int
     seed: int
     path: NoisePath
-    noise: Literal["shared", "independent"] = "shared"
+    drawing: Drawing = PLAIN
 
     def rows(self, step: int) -> list[tuple[int, int]]:
         """The (row, visit) of each pair of an update: every pair once, in a new order, before any comes again."""
@@ -76,21 +77,20 @@ class Batches:
         return [self._row(position) for position in range(first, first + self.size)]
 
     def view(self, rows: Sequence[tuple[int, int]], device: torch.device) -> View:
-        """Noise some pairs: noise and time belong to (seed, item, visit); the time is shared within a pair."""
+        """Noise some pairs: whatever is drawn belongs to (seed, item, visit); the time is shared within a pair."""
         names = [f"{self.data.ids[row]}@{visit}" for row, visit in rows]
         index = [row for row, _ in rows]
-        x0 = self.data.latents.map(lambda latents: latents[index].float().to(device))
-        win = self._noise(names, "noise", x0.win)
-        noise = Pair(win, win if self.noise == "shared" else self._noise(names, "noise of the loser", x0.lose))
-        u = draws.uniform([draws.stable_seed(self.seed, name, "time") for name in names])
-        t = self.path.times(u).to(device)
+        x0 = self._latents(index, device)
+        noise = self._noise(names, x0)
+        t = self.path.times(self.drawing.timesteps(self._uniform(names, "time"))).to(device)
+        text = self._texts(names, index, t)
         return View(
             x0=x0,
             noise=noise,
             t=t,
-            x_t=Pair(self.path.noise(x0.win, noise.win, t), self.path.noise(x0.lose, noise.lose, t)),
-            condition=self.conditions.of([self.data.prompts[row] for row in index], device),
-            degraded=self._degraded(index, device),
+            x_t=self._noised(x0, noise, t),
+            condition=self.conditions.of([self.data.prompts[row] for row in text], device),
+            degraded=self._degraded(text, device),
             path=self.path,
         )
 
@@ -98,7 +98,54 @@ class Batches:
         texts = self.data.degraded
         return self.conditions.of([texts[row] for row in index], device) if texts is not None else {}
 
-    def _noise(self, names: Sequence[str], purpose: str, like: Tensor) -> Tensor:
+    def _latents(self, index: Sequence[int], device: torch.device) -> Pair[Tensor]:
+        if self.drawing.latents == "both":
+            return self.data.latents.map(lambda latents: latents[index].float().to(device))
+        win = self.data.latents.win[index].float().to(device)
+        return Pair(win, win)
+
+    def _noise(self, names: Sequence[str], x0: Pair[Tensor]) -> Pair[Tensor]:
+        win = self._normal(names, "noise", x0.win)
+        return Pair(win, win if self.drawing.noise == "shared" else self._normal(names, "noise of the loser", x0.lose))
+
+    def _noised(self, x0: Pair[Tensor], noise: Pair[Tensor], t: Tensor) -> Pair[Tensor]:
+        win = self.path.noise(x0.win, noise.win, t)
+        return Pair(win, self.path.noise(x0.lose, noise.lose, t) if x0.lose is not x0.win else win)
+
+    def _texts(self, names: Sequence[str], index: Sequence[int], t: Tensor) -> list[int]:
+        """The row whose prompts each pair gets: its own, or with probability p(t) one of another prompt."""
+        if not self.drawing.changes_prompts:
+            return list(index)
+        share = self.drawing.other_prompts(self.path.progress(t)).tolist()
+        draw = self._uniform(names, "other prompt").tolist()
+        return [
+            self._another(row, name) if u < p else row
+            for row, name, u, p in zip(index, names, draw, share, strict=True)
+        ]
+
+    def _another(self, row: int, name: str) -> int:
+        """A row of a prompt other than that of `row`, each such prompt as likely as any other."""
+        rows = self._first
+        ahead = 1 + draws.stable_seed(self.seed, name, "which prompt") % (len(rows) - 1)
+        return rows[(self._place[self.data.prompts[row]] + ahead) % len(rows)]
+
+    @cached_property
+    def _first(self) -> list[int]:
+        """The first row of each prompt."""
+        first: dict[str, int] = {}
+        for row, prompt in enumerate(self.data.prompts):
+            first.setdefault(prompt, row)
+        return list(first.values())
+
+    @cached_property
+    def _place(self) -> dict[str, int]:
+        """Each prompt's place among all."""
+        return {self.data.prompts[row]: place for place, row in enumerate(self._first)}
+
+    def _uniform(self, names: Sequence[str], purpose: str) -> Tensor:
+        return draws.uniform([draws.stable_seed(self.seed, name, purpose) for name in names])
+
+    def _normal(self, names: Sequence[str], purpose: str, like: Tensor) -> Tensor:
         seeds = [draws.stable_seed(self.seed, name, purpose) for name in names]
         return draws.normal(seeds, like.shape[1:]).to(like.device)
 

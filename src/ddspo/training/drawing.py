@@ -1,0 +1,106 @@
+"""How the pairs of a step are drawn and weighed: options, and which of them fit together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Ge
+from torch import Tensor
+from typing_extensions import Doc
+
+from ddspo.errors import InputError
+from ddspo.maths.pair import Pair
+from ddspo.maths.paths import NoisePath, Space
+from ddspo.maths.reward import mean_square
+from ddspo.objectives.base import displacements
+from ddspo.policy_pairs.base import PolicyPair, Supervision
+from ddspo.schedules.base import Schedule
+from ddspo.schedules.constant import Constant
+from ddspo.timesteps.base import Timesteps
+from ddspo.timesteps.uniform import Uniform
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How the pairs of a step are drawn and weighed."""
+
+    timesteps: Annotated[Timesteps, Doc("how often each time is drawn")] = field(default_factory=Uniform)
+    noise: Annotated[Literal["shared", "independent"], Doc("one noise for both latents of a pair, or one each")] = (
+        "shared"
+    )
+    latents: Annotated[
+        Literal["both", "winner"],
+        Doc("winner: both branches look at the winning latent, at half of the policy's cost; u is then linear in d"),
+    ] = "both"
+    other_prompts: Annotated[
+        Schedule, Doc("probability by time that a pair's prompts are those of another pair (random conditioning)")
+    ] = field(default_factory=lambda: Constant(0.0))
+    weight: Annotated[Schedule, Doc("omega(t) of a pair's loss")] = field(default_factory=Constant)
+    error_space: Annotated[
+        Space, Doc("in which quantity errors are measured; native is the network's own, x0 is usual for SD3")
+    ] = "native"
+    anchor: Annotated[
+        float,
+        Ge(0),
+        Doc("loss of a unit of |d|^2, mean of both branches; with latents: winner, beta / 2 keeps |d| below the gap"),
+    ] = 0.0
+
+    @property
+    def changes_prompts(self) -> bool:
+        """Whether any pair may get the prompts of another."""
+        return bool(self.other_prompts(torch.linspace(0, 1, 101)).max() > 0)
+
+
+PLAIN = Drawing()
+"""Uniform times, shared noise, both latents, own prompts, equal weights, the network's own errors."""
+
+
+def check_drawing(drawing: Drawing, policy_pair: PolicyPair, prompts: Sequence[str]) -> None:
+    """Refuse options that contradict one another.
+
+    Raises:
+        InputError: A probability exceeds 1, there is no other prompt, winner-only latents come with independent
+            noise, or the policy pair's targets do not allow other prompts or a single latent.
+    """
+    most = float(drawing.other_prompts(torch.linspace(0, 1, 101)).max())
+    if most > 1:
+        raise InputError(f"draw.other_prompts: a probability of {most:g}: give a schedule within 0 and 1")
+    if drawing.changes_prompts and len(set(prompts)) < 2:
+        raise InputError("draw.other_prompts: there is one prompt only: give more prompts, or leave the key out")
+    if drawing.latents == "winner" and drawing.noise == "independent":
+        raise InputError("draw.noise: independent noise needs two latents: use latents: both, or noise: shared")
+    if not policy_pair.scores:
+        name = type(policy_pair).__module__.rpartition(".")[2]
+        if drawing.changes_prompts:
+            raise InputError(
+                f"draw.other_prompts: {name} knows the noise of a latent, and nothing of another prompt: leave it out"
+            )
+        if drawing.latents == "winner":
+            raise InputError(f"draw.latents: with {name} a single latent has a single target, and u = 0: use both")
+
+
+def in_space(
+    policy: Pair[Tensor], supervision: Supervision, path: NoisePath, space: Space, t: Tensor
+) -> tuple[Pair[Tensor], Supervision]:
+    """The same predictions in another error space, with the reference as origin.
+
+    d' = s d and a' = s a with s^2 = error_weight(space, t), because every objective here is a function of d and a:
+    u in that space is s^2 u for pairs of one time. In the native space nothing is touched.
+    """
+    if space == "native":
+        return policy, supervision
+    d, a = displacements(policy, supervision)
+    scale = path.error_weight(space, t).sqrt().view(-1, *[1] * (d.win.ndim - 1)).to(d.win.dtype)
+    zero = Pair(torch.zeros_like(d.win), torch.zeros_like(d.lose))
+    return d.map(lambda x: scale * x), Supervision(zero, a.map(lambda x: scale * x))
+
+
+def anchor(policy: Pair[Tensor], supervision: Supervision) -> Tensor:
+    """(|d_win|^2 + |d_lose|^2) / 2, mean over the batch: what holds a policy near its reference whatever the loss.
+
+    With one latent, a_win = 0 and a_lose = -g the margin is u = beta <d, g>, and softplus(-u) + lambda |d|^2 is least
+    at d = beta sigma(-u) / (2 lambda) g, so that lambda = beta / 2 keeps d between 0 and g.
+    """
+    d = displacements(policy, supervision).d
+    return (mean_square(d.win).mean() + mean_square(d.lose).mean()) / 2
