@@ -12,11 +12,17 @@ from rich.table import Table
 from ddspo.errors import InputError
 
 if TYPE_CHECKING:
+    from ddspo.exports.base import Export
     from ddspo.recipe import Recipe
 
 RecipeFile = Annotated[Path, typer.Argument(help="A YAML recipe, for example recipes/scenes.yaml.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="For example train.lr=1e-4.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Throw away what this stage and later ones left.")]
+
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, for example runs/scenes.")]
+Format = Annotated[str, typer.Option("--format", help="diffusers, comfyui, kohya or merged.")]
+Out = Annotated[Path | None, typer.Option(help="File or folder to write; otherwise in RUN/exports.")]
+Dtype = Annotated[str | None, typer.Option(help="fp32, bf16 or fp16, where the format lets you choose.")]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -61,6 +67,46 @@ def evaluate(recipe: RecipeFile, overrides: Overrides = None, fresh: Fresh = Fal
 def report(recipe: RecipeFile, overrides: Overrides = None, fresh: Fresh = False) -> None:
     """Everything to report.html and report.json."""
     _go(recipe, overrides, ("report",), fresh)
+
+
+@app.command()
+def export(run: RunPath, kind: Format, out: Out = None, dtype: Dtype = None) -> None:
+    """aligned/ to a file or folder that another tool reads."""
+    from ddspo.result import Result
+    from ddspo.stages.export import export
+
+    _quieten()
+    result, how = Result.open(run), _exporter(kind, dtype)
+    path = out or result.folder.exports / result.file_name(how)
+    export(result.aligned, how, path, result.card(how, path.name))
+    print(path)
+
+
+@app.command()
+def push(
+    run: RunPath,
+    hub_id: Annotated[str, typer.Argument(help="OWNER/NAME of a model repository; it is made if need be.")],
+    kind: Format = "diffusers",
+    dtype: Dtype = None,
+    private: Annotated[bool, typer.Option("--private", help="A new repository is private.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be uploaded, and upload nothing.")
+    ] = False,
+) -> None:
+    """aligned/, its model card and report.json to the Hugging Face hub."""
+    from huggingface_hub import HfApi
+
+    from ddspo.result import Result
+    from ddspo.stages.push import check_name, check_token, describe, push
+
+    _quieten()
+    check_name(hub_id)
+    result, how, api = Result.open(run), _exporter(kind, dtype), HfApi()
+    how.check(result.aligned)
+    if not dry_run:
+        check_token(api)
+    with result.uploads(how, hub_id) as uploads:
+        print(describe(uploads, hub_id) if dry_run else push(uploads, hub_id, private, api))
 
 
 @app.command()
@@ -129,6 +175,13 @@ def _cost_table(recipe: "Recipe") -> Table:
         for meaning, value in rows:
             table.add_row(f"  {meaning}", value)
     return table
+
+
+def _exporter(kind: str, dtype: str | None) -> "Export":
+    from ddspo import components
+    from ddspo.exports.base import Export
+
+    return components.construct(Export, {kind: {"dtype": dtype} if dtype else {}}, "--format")
 
 
 def _quieten() -> None:

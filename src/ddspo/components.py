@@ -19,6 +19,7 @@ from ddspo.backbones.base import Backbone
 from ddspo.degradations.base import Degradation
 from ddspo.detectors.base import Detector
 from ddspo.errors import InputError
+from ddspo.exports.base import Export
 from ddspo.metrics.base import Metric
 from ddspo.objectives.base import Objective
 from ddspo.policy_pairs.base import PolicyPair
@@ -37,6 +38,7 @@ KINDS: dict[type, str] = {
     Backbone: "backbones",
     Timesteps: "timesteps",
     Schedule: "schedules",
+    Export: "exports",
 }
 
 

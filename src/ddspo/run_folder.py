@@ -62,6 +62,11 @@ class RunFolder:
         return self.path / "aligned"
 
     @property
+    def exports(self) -> Path:
+        """Folder of files and folders in other tools' formats."""
+        return self.path / "exports"
+
+    @property
     def images(self) -> Path:
         """Folder of PNG files: pairs/, base/, aligned/."""
         return self.path / "images"
@@ -168,7 +173,7 @@ class RunFolder:
             "pretrain": (self.pretraining.path, self.policies),
             "train": (self.checkpoints, self.log, self.aligned),
             "evaluate": (self.parts, self.scores, self.evaluation, pictures / "base", pictures / "aligned"),
-            "report": (self.report_html, self.report_json),
+            "report": (self.report_html, self.report_json, self.aligned / "README.md"),
         }
 
     def _record(self, name: str, writes: bool, **entry: Any) -> None:

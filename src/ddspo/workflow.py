@@ -20,6 +20,7 @@ from ddspo.metrics.base import Metric
 from ddspo.progress import Progress
 from ddspo.prompt_files import read_prompts
 from ddspo.recipe import Recipe
+from ddspo.result import Result
 from ddspo.run_folder import Row, RunFolder, write_json, write_text
 from ddspo.stages.degrade import degrade
 from ddspo.stages.evaluate import MODELS, Evaluate, Evaluation, read_images
@@ -134,6 +135,7 @@ class Workflow:
         train(
             self.folder, self._backbone(), data, self._method, given.train, given.seed, self.accelerator, self.progress
         )
+        self._write_card()
 
     def _evaluate(self) -> None:
         given = self.recipe
@@ -155,6 +157,11 @@ class Workflow:
     def _report(self) -> None:
         if self.accelerator.is_main_process:
             report(self.folder, self.recipe.name, evaluated=self.recipe.evaluate is not None)
+        self._write_card()
+
+    def _write_card(self) -> None:
+        if self.accelerator.is_main_process:
+            Result(self.folder, self.recipe).write_card()
 
     def _backbone(self) -> Backbone:
         model = self.recipe.model

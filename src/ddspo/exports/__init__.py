@@ -1,0 +1,1 @@
+"""Exports: the formats in which a trained result is handed on."""

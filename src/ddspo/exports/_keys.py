@@ -1,0 +1,197 @@
+"""Names of LoRA weights in the formats of other tools: dictionaries to dictionaries, no files.
+
+A diffusers LoRA file names each matrix DENOISER.MODULE.lora_A.weight (down, [rank, in]) or .lora_B.weight
+(up, [out, rank]); the update of the module's weight is (alpha / rank) B A.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ddspo.errors import InputError
+
+Layer = tuple[Tensor, Tensor]
+"""A [rank, in, ...] and B [out, rank, ...] of one module."""
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """The layers of a LoRA by module name inside the denoiser, and the alpha that they share."""
+
+    layers: Mapping[str, Layer]
+    alpha: float
+
+
+def from_diffusers(weights: Mapping[str, Tensor], prefix: str, alpha: float) -> Adapter:
+    """Pair the matrices of a diffusers LoRA file up.
+
+    Args:
+        weights: Everything in the file.
+        prefix: The denoiser's name in the pipeline: `unet` or `transformer`.
+        alpha: Scale of every layer.
+
+    Raises:
+        InputError: A key is of another form, or a matrix has no partner.
+    """
+    layers = {}
+    for key, down in weights.items():
+        name = key.removesuffix(".lora_A.weight")
+        if name != key:
+            up = weights.get(f"{name}.lora_B.weight")
+            if up is None or not name.startswith(f"{prefix}."):
+                raise InputError(f"LoRA key {key}: no lora_B beside it in {prefix}: train again")
+            layers[name.removeprefix(f"{prefix}.")] = (down, up)
+    if not layers or len(weights) != 2 * len(layers):
+        raise InputError(
+            f"LoRA file: {len(weights)} matrices make {len(layers)} pairs of lora_A and lora_B: train again"
+        )
+    return Adapter(layers, alpha)
+
+
+def kohya(adapter: Adapter, rename: Callable[[str], str]) -> dict[str, Tensor]:
+    """lora_unet_MODULE_NAME.{lora_down.weight, lora_up.weight, alpha}, one triple a module.
+
+    Args:
+        adapter: What to name.
+        rename: From a module's name in diffusers to its name in the tool's own network.
+    """
+    found: dict[str, Tensor] = {}
+    for name, layer in adapter.layers.items():
+        found |= _triple(rename(name), layer, adapter.alpha)
+    return found
+
+
+_RESNET = {
+    "conv1": "in_layers.2",
+    "conv2": "out_layers.3",
+    "time_emb_proj": "emb_layers.1",
+    "conv_shortcut": "skip_connection",
+}
+_UNET = re.compile(r"(?:(down|up)_blocks\.(\d+)|mid_block)\.(resnets|attentions)\.(\d+)\.(.+)")
+
+
+def unet_name(name: str) -> str:
+    """A module of a diffusers U-Net by that same name, if it is one that kohya's files may hold.
+
+    Raises:
+        InputError: It lies outside attention and residual blocks.
+    """
+    _unet_parts(name)
+    return name
+
+
+def ldm_name(name: str, layers_per_block: int) -> str:
+    """A module of a diffusers U-Net by its name in the original network, which SDXL files of kohya use.
+
+    With L layers a block: down_blocks.b, layer l -> input_blocks.(1 + b (L + 1) + l), up_blocks.b, layer l ->
+    output_blocks.(b (L + 1) + l), inside each 0 is the residual block and 1 the attention; middle_block is 0, 1, 2.
+
+    Raises:
+        InputError: It lies outside attention and residual blocks.
+    """
+    side, block, kind, layer, rest = _unet_parts(name)
+    inner = _RESNET[rest] if kind == "resnets" else rest
+    place = 0 if kind == "resnets" else 1
+    if side is None:
+        return f"middle_block.{2 * layer if kind == 'resnets' else 1}.{inner}"
+    first = block * (layers_per_block + 1) + layer
+    return f"input_blocks.{1 + first}.{place}.{inner}" if side == "down" else f"output_blocks.{first}.{place}.{inner}"
+
+
+def _unet_parts(name: str) -> tuple[str | None, int, str, int, str]:
+    match = _UNET.fullmatch(name)
+    if match is None or (match[3] == "resnets" and match[5] not in _RESNET):
+        raise InputError(f"kohya files have no place for {name}: use --format diffusers or merged")
+    return match[1], int(match[2] or 0), match[3], int(match[4]), match[5]
+
+
+_FLUX_WHOLE: dict[str, dict[str, str]] = {
+    "transformer_blocks": {
+        "attn.to_out.0": "img_attn.proj",
+        "attn.to_add_out": "txt_attn.proj",
+        "ff.net.0.proj": "img_mlp.0",
+        "ff.net.2": "img_mlp.2",
+        "ff_context.net.0.proj": "txt_mlp.0",
+        "ff_context.net.2": "txt_mlp.2",
+        "norm1.linear": "img_mod.lin",
+        "norm1_context.linear": "txt_mod.lin",
+    },
+    "single_transformer_blocks": {"proj_out": "linear2", "norm.linear": "modulation.lin"},
+}
+_FLUX_FUSED: dict[str, dict[str, tuple[str, ...]]] = {
+    "transformer_blocks": {
+        "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
+        "txt_attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+    },
+    "single_transformer_blocks": {"linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp")},
+}
+_FLUX = re.compile(r"(transformer_blocks|single_transformer_blocks)\.(\d+)\.(.+)")
+
+
+def kohya_flux(adapter: Adapter) -> dict[str, Tensor]:
+    """FLUX.1 by the names of its original network, where query, key, value (and MLP) are one weight.
+
+    Of n parts with updates s B_i A_i the fused weight's update is s diag(B_1 ... B_n) [A_1; ...; A_n]: rank and alpha
+    both grow n times. A part without adapter is zero.
+
+    Raises:
+        InputError: A module that these files have no place for.
+    """
+    found: dict[str, Tensor] = {}
+    fused: dict[str, dict[int, Layer]] = defaultdict(dict)
+    for name, layer in adapter.layers.items():
+        target, part = _flux_place(name)
+        if part is None:
+            found |= _triple(target, layer, adapter.alpha)
+        else:
+            fused[target][part] = layer
+    for target, parts in fused.items():
+        count = 4 if target.endswith("linear1") else 3
+        found |= _triple(target, _fuse(parts, count), adapter.alpha * count)
+    return found
+
+
+def _flux_place(name: str) -> tuple[str, int | None]:
+    """Name in the original network, and which part of a fused weight it is (None: a weight of its own)."""
+    match = _FLUX.fullmatch(name)
+    kind, inner = (match[1], match[3]) if match else ("", "")
+    block = f"{'double' if kind == 'transformer_blocks' else 'single'}_blocks.{match[2] if match else ''}"
+    if inner in _FLUX_WHOLE.get(kind, {}):
+        return f"{block}.{_FLUX_WHOLE[kind][inner]}", None
+    for target, parts in _FLUX_FUSED.get(kind, {}).items():
+        if inner in parts:
+            return f"{block}.{target}", parts.index(inner)
+    raise InputError(f"kohya files have no place for {name}: use --format diffusers or merged")
+
+
+def _fuse(parts: Mapping[int, Layer], count: int) -> Layer:
+    """One layer for `count` stacked weights [width, width] (the fourth, an MLP, is [4 width, width])."""
+    down, _ = next(iter(parts.values()))
+    width, rank = down.shape[1], max(down.shape[0] for down, _ in parts.values())
+    missing = {
+        part: (down.new_zeros(rank, width), down.new_zeros(width * (1, 4)[part == 3], rank)) for part in range(4)
+    }
+    layers = [parts.get(part, missing[part]) for part in range(count)]
+    return torch.cat([down for down, _ in layers]), torch.block_diag(*(up for _, up in layers))  # type: ignore[no-untyped-call]
+
+
+def _triple(name: str, layer: Layer, alpha: float) -> dict[str, Tensor]:
+    key = f"lora_unet_{name.replace('.', '_')}"
+    return {
+        f"{key}.lora_down.weight": layer[0],
+        f"{key}.lora_up.weight": layer[1],
+        f"{key}.alpha": torch.tensor(alpha),
+    }
+
+
+def scaled(adapter: Adapter, prefix: str) -> dict[str, Tensor]:
+    """PREFIX.MODULE.lora_A.weight and .lora_B.weight, alpha / rank multiplied into B so that no reader needs it."""
+    found = {}
+    for name, (down, up) in adapter.layers.items():
+        found[f"{prefix}.{name}.lora_A.weight"] = down
+        found[f"{prefix}.{name}.lora_B.weight"] = up * (adapter.alpha / down.shape[0])
+    return found

@@ -1,0 +1,147 @@
+"""What an export is: it writes a trained result in the format of some tool, and says how to use it there."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ddspo.backbones.base import DTYPES, PACKAGE, Backbone, Model, local
+from ddspo.errors import InputError
+from ddspo.exports._keys import Adapter, from_diffusers
+
+Dtype = Literal["fp32", "bf16", "fp16"]
+LORA = "pytorch_lora_weights.safetensors"
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A trained result and the base that it was made from.
+
+    Attributes:
+        name: The run's name.
+        folder: Its `aligned/`.
+        model: The base.
+        backbone: Who reads the base.
+    """
+
+    name: str
+    folder: Path
+    model: Model
+    backbone: type[Backbone]
+
+    def check(self) -> None:
+        """Fail where nothing was trained.
+
+        Raises:
+            InputError: The folder holds neither a LoRA nor a pipeline.
+        """
+        if not (self.is_lora or (self.folder / "model_index.json").is_file()):
+            raise InputError(f"{self.folder}: holds neither {LORA} nor a pipeline: run `ddspo train` first")
+
+    @property
+    def is_lora(self) -> bool:
+        """Whether it is a LoRA beside the base, and not a pipeline of its own."""
+        return (self.folder / LORA).is_file()
+
+    @property
+    def pipeline_class(self) -> str:
+        """Class of the pipeline in diffusers."""
+        return self.backbone.pipeline_class.__name__
+
+    def adapter(self) -> Adapter:
+        """The LoRA's matrices.
+
+        Raises:
+            InputError: The file is broken, or lacks what tells its scale.
+        """
+        path = self.folder / LORA
+        try:
+            with safe_open(path, "pt") as file:
+                weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+                notes = json.loads((file.metadata() or {})["lora_adapter_metadata"])
+            alpha = float(notes[f"{self.backbone.denoiser_name}.lora_alpha"])
+        except (SafetensorError, json.JSONDecodeError, KeyError) as error:
+            raise InputError(f"{path}: no whole LoRA file with its alpha ({error}): run `ddspo train` again") from None
+        if not all(tensor.isfinite().all() for tensor in weights.values()):
+            raise InputError(f"{path}: holds numbers that are not finite: train again with a smaller train.lr")
+        return from_diffusers(weights, self.backbone.denoiser_name, alpha)
+
+    def base(self) -> str:
+        """What people call the base: its hub id, or a folder's name without the way there."""
+        return self.model.path if local(self.model.path) is None else self.model.path.rstrip("/").rpartition("/")[2]
+
+    def code(self, *lines: str, pipeline: str = "") -> str:
+        """Python, indented as a Markdown code block, that loads a pipeline and makes an image.
+
+        Args:
+            lines: What comes between the two.
+            pipeline: Arguments of `from_pretrained`; the base's where empty.
+        """
+        head, arguments = ["import torch", f"from diffusers import {self.pipeline_class}"], pipeline
+        if not pipeline and self.model.path.startswith(PACKAGE):
+            package, _, rest = self.model.path.removeprefix(PACKAGE).partition("/")
+            head, arguments = ["from importlib.resources import files", *head], f"files({package!r}) / {rest!r}"
+        elif not pipeline:
+            pins = {"revision": self.model.revision, "variant": self.model.variant}
+            arguments = ", ".join([repr(self.base()), *(f"{key}={value!r}" for key, value in pins.items() if value)])
+        last = "image = pipeline('a red cube on a blue sphere', generator=torch.manual_seed(0)).images[0]"
+        rows = [*head, "", f"pipeline = {self.pipeline_class}.from_pretrained({arguments})", *lines, last]
+        return "".join(f"    {row}".rstrip() + "\n" for row in rows)
+
+
+class Export(ABC):
+    """A format.
+
+    Attributes:
+        suffix: Of its one file; empty for a folder.
+        keeps_lora: Whether a LoRA stays one.
+    """
+
+    suffix: ClassVar[str]
+    keeps_lora: ClassVar[bool] = True
+
+    @abstractmethod
+    def check(self, aligned: Aligned) -> None:
+        """Fail early where the format does not exist for a result.
+
+        Raises:
+            InputError: It does not; names those that do.
+        """
+
+    @abstractmethod
+    def write(self, aligned: Aligned, path: Path) -> None:
+        """Write the file or folder `path`."""
+
+    @abstractmethod
+    def usage(self, aligned: Aligned, where: str) -> str:
+        """How to use what lies at `where`, in Markdown."""
+
+
+def needs_lora(aligned: Aligned, name: str) -> None:
+    """Fail for a result that is a pipeline of its own.
+
+    Raises:
+        InputError: It is one.
+    """
+    if not aligned.is_lora:
+        raise InputError(
+            f"{aligned.folder}: is a whole pipeline, no LoRA for {name}: use --format diffusers or merged"
+        )
+
+
+def save(weights: Mapping[str, Tensor], path: Path, dtype: Dtype, notes: Mapping[str, str]) -> None:
+    """Write a LoRA file; alphas stay in float32.
+
+    Raises:
+        InputError: A weight is too large for the precision.
+    """
+    cast = {key: rows if key.endswith(".alpha") else rows.to(DTYPES[dtype]) for key, rows in weights.items()}
+    if not all(rows.isfinite().all() for rows in cast.values()):
+        raise InputError(f"{path.name}: weights are too large for {dtype}: use --dtype bf16 or fp32")
+    save_file({key: rows.clone().contiguous() for key, rows in cast.items()}, path, metadata={"format": "pt", **notes})

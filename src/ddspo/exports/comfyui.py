@@ -1,0 +1,59 @@
+"""One LoRA file that ComfyUI's own loader reads: SD, SDXL, SD3, FLUX.1, PixArt."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from typing_extensions import Doc
+
+from ddspo.errors import InputError
+from ddspo.exports._keys import scaled
+from ddspo.exports.base import Aligned, Dtype, Export, needs_lora, save
+from ddspo.exports.kohya import rename
+
+UNETS = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+ATTENTION = r"to_[qkv]|to_out\.0"
+JOINT = rf"{ATTENTION}|add_[qkv]_proj|to_add_out"
+TRANSFORMERS = {
+    "StableDiffusion3Pipeline": rf"transformer_blocks\.\d+\.(attn2?\.({JOINT})|ff(_context)?\.net\.(0\.proj|2))",
+    "FluxPipeline": rf"transformer_blocks\.\d+\.(attn\.({JOINT})|ff(_context)?\.net\.(0\.proj|2))"
+    r"|transformer_blocks\.\d+\.norm1(_context)?\.linear"
+    r"|single_transformer_blocks\.\d+\.(attn\.to_[qkv]|proj_mlp|proj_out|norm\.linear)",
+    "PixArtSigmaPipeline": rf"transformer_blocks\.\d+\.(attn[12]\.({ATTENTION})|ff\.net\.(0\.proj|2))",
+}
+"""Modules that ComfyUI finds under `transformer.` and their name in diffusers (comfy/lora.py, comfy/utils.py)."""
+
+
+@dataclass(frozen=True)
+class ComfyUI(Export):
+    """Kohya's names for U-Nets; for transformers diffusers' names, the scale alpha / rank inside the matrices.
+
+    ComfyUI reads no header, and skips a key that it does not know: what it has no place for is refused here.
+    """
+
+    dtype: Annotated[Dtype, Doc("precision of the matrices")] = "fp32"
+    suffix: ClassVar[str] = ".safetensors"
+
+    def check(self, aligned: Aligned) -> None:
+        """Only pipelines that ComfyUI itself knows."""
+        aligned.check()
+        needs_lora(aligned, "comfyui")
+        if aligned.pipeline_class not in (*UNETS, *TRANSFORMERS):
+            raise InputError(f"comfyui: no such format for {aligned.pipeline_class}: use --format diffusers or merged")
+
+    def write(self, aligned: Aligned, path: Path) -> None:
+        """Rename and save."""
+        adapter = aligned.adapter()
+        if aligned.pipeline_class in UNETS:
+            weights = rename(adapter, aligned)
+        else:
+            for name in adapter.layers:
+                if not re.fullmatch(TRANSFORMERS[aligned.pipeline_class], name):
+                    raise InputError(f"ComfyUI has no place for {name}: use --format diffusers or merged")
+            weights = scaled(adapter, "transformer")
+        save(weights, path, self.dtype, {})
+
+    def usage(self, aligned: Aligned, where: str) -> str:
+        """Where ComfyUI looks for it."""
+        return f"Put `{where}` into `ComfyUI/models/loras`, and a `LoraLoaderModelOnly` node behind the base model.\n"

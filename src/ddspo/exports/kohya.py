@@ -1,0 +1,65 @@
+"""One LoRA file with kohya's names, for sd-scripts, A1111, Forge and ComfyUI: SD 1.x and 2.x, SDXL, FLUX.1."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+from typing_extensions import Doc
+
+from ddspo.backbones.base import check
+from ddspo.errors import InputError
+from ddspo.exports._keys import Adapter, kohya, kohya_flux, ldm_name, unet_name
+from ddspo.exports.base import Aligned, Dtype, Export, needs_lora, save
+
+NETWORKS = {
+    "StableDiffusionPipeline": "networks.lora",
+    "StableDiffusionXLPipeline": "networks.lora",
+    "FluxPipeline": "networks.lora_flux",
+}
+"""Pipelines that have this format, and the module of sd-scripts that reads it."""
+
+
+@dataclass(frozen=True)
+class Kohya(Export):
+    """lora_unet_*.{lora_down, lora_up, alpha}, the module names as sd-scripts has them for each model."""
+
+    dtype: Annotated[Dtype, Doc("precision of the matrices")] = "fp32"
+    suffix: ClassVar[str] = ".safetensors"
+
+    def check(self, aligned: Aligned) -> None:
+        """Only where diffusers' own loader reads the format back, which is how it is tested."""
+        aligned.check()
+        needs_lora(aligned, "kohya")
+        if aligned.pipeline_class not in NETWORKS:
+            raise InputError(f"kohya: no such format for {aligned.pipeline_class}: use --format diffusers or merged")
+
+    def write(self, aligned: Aligned, path: Path) -> None:
+        """Rename and save, with rank and alpha in the header too."""
+        adapter = aligned.adapter()
+        ranks = {down.shape[0] for down, _ in adapter.layers.values()}
+        notes = {
+            "ss_network_module": NETWORKS[aligned.pipeline_class],
+            "ss_network_dim": str(max(ranks)),
+            "ss_network_alpha": str(adapter.alpha),
+        }
+        save(rename(adapter, aligned), path, self.dtype, notes)
+
+    def usage(self, aligned: Aligned, where: str) -> str:
+        """Where each tool looks for it."""
+        return (
+            f"Put `{where}` beside your other LoRA files: `models/Lora` in A1111 and Forge, `models/loras` in "
+            "ComfyUI; sd-scripts takes it as `--network_weights`.\n"
+        )
+
+
+def rename(adapter: Adapter, aligned: Aligned) -> dict[str, Tensor]:
+    """The weights under kohya's names, as its network for this pipeline has them."""
+    if aligned.pipeline_class == "FluxPipeline":
+        return kohya_flux(adapter)
+    if aligned.pipeline_class == "StableDiffusionPipeline":
+        return kohya(adapter, unet_name)
+    found = check(aligned.model, aligned.pipeline_class)
+    config = UNet2DConditionModel.load_config(found.name, subfolder="unet", revision=aligned.model.revision)
+    return kohya(adapter, lambda name: ldm_name(name, config["layers_per_block"]))
