@@ -25,7 +25,7 @@ from ddspo.exports.diffusers import Diffusers
 from ddspo.exports.kohya import Kohya
 from ddspo.exports.merged import Merged
 from ddspo.result import Result
-from ddspo.run_folder import write_json, write_text
+from ddspo.run_folder import RunFolder, write_json, write_text
 from ddspo.stages.export import export
 from ddspo.training.policies import Policies
 
@@ -199,6 +199,13 @@ def report_of(tag: str) -> dict[str, Any]:
     }
     models = {"base": {"distance": 8.0, "diversity": None}, "aligned": {"distance": 10.0, "diversity": 1.0}}
     return {"name": "small", "metrics": {"geneval": metric}, "fidelity": models}
+
+
+def test_a_card_does_not_outlive_its_figures(lora_run: Path) -> None:
+    """A report that is thrown away takes the card along, and nothing else of aligned/."""
+    Result.open(lora_run).write_card()
+    RunFolder(lora_run).clear(("evaluate", "report"))
+    assert [path.name for path in (lora_run / "aligned").iterdir()] == [LORA]
 
 
 def rendered(card: str) -> str:

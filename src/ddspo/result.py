@@ -18,7 +18,8 @@ from ddspo.run_folder import RunFolder, write_text
 from ddspo.stages.export import export
 from ddspo.stages.push import files
 
-MAKES_IT = ("seed", "degradation", "sample", "policy_pair", "objective", "adaptation", "train")
+NOT_SHOWN = ("name", "model", "prompts", "evaluate", "out")
+"""Parts of a recipe that the card says in other words, or that are about files of somebody's machine."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Result:
             self.aligned,
             how,
             where,
-            {key: tree[key] for key in MAKES_IT},
+            {key: value for key, value in tree.items() if key not in NOT_SHOWN},
             json.loads(report.read_text(encoding="utf-8")) if report.exists() else None,
             json.loads(environment.read_text(encoding="utf-8"))["versions"] if environment.exists() else {},
         )

@@ -107,6 +107,7 @@ def test_the_run_leaves_what_it_promises(whole: Path) -> None:
     assert log[0]["loss"] == pytest.approx(0.693147, abs=1e-6)
     assert abs(log[0]["u_mean"]) < 1e-5
     assert log[-1]["lose_displacement"] > 0
+    assert f"Difference {geneval['difference']:+.3f}" in (whole / "aligned" / "README.md").read_text()
 
 
 def test_the_result_is_an_ordinary_lora(whole: Path) -> None:
