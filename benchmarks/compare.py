@@ -102,7 +102,7 @@ def _at(given: Recipe, adaptation: Adaptation, checkpoint: Path) -> Backbone:
 
 
 def _backbone(given: Recipe) -> Backbone:
-    return components.find(Backbone, given.model.backbone).load(given.model)
+    return components.backbone_of(given.model).load(given.model)
 
 
 def _curve(flow: Workflow, run: RunFolder, backbone: Backbone) -> dict[float, float]:

@@ -52,7 +52,7 @@ def test_prompt_files(tmp_path: Path, name: str, text: str, message: str) -> Non
         ("degradation.remove_words.least=0.9", "least 0.9 is above most 0.7"),
         ("model.dtype=fp16", "model.dtype fp16: training in it needs a GPU: choose bf16 or fp32 on cpu"),
         ("draw.other_prompts.constant.value=2", "draw.other_prompts: a probability of 2: give"),
-        ("model.backbone=sdd", "no 'sdd' in backbones: did you mean sd?"),
+        ("model.backbone=sdd", "no 'sdd' in backbones: did you mean sd or sd3?"),
     ],
 )
 def test_recipes(tmp_path: Path, override: str, message: str) -> None:
@@ -67,7 +67,11 @@ def test_rows_that_the_metric_cannot_read(tmp_path: Path) -> None:
 def test_another_pipeline_class(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     write(tmp_path / "model/model_index.json", '{"_class_name": "FluxPipeline"}')
-    assert "it is a FluxPipeline" in refused(tmp_path, f"model.path={tmp_path / 'model'}")
+    message = refused(tmp_path, f"model.path={tmp_path / 'model'}", "model.backbone=sd")
+    assert "it is a FluxPipeline, and model.backbone sd reads StableDiffusionPipeline: leave it out, or" in message
+    write(tmp_path / "model/model_index.json", '{"_class_name": "KandinskyPipeline"}')
+    message = refused(tmp_path, f"model.path={tmp_path / 'model'}", "model.backbone=null")
+    assert "it is a KandinskyPipeline; supported are FluxPipeline (flux), PixArtSigmaPipeline (pixart)," in message
 
 
 def test_another_recipe_for_a_run_that_has_begun(tmp_path: Path) -> None:
@@ -112,9 +116,9 @@ def test_the_command_prints_one_line_and_fails() -> None:
     assert done.stdout == ""
 
 
-def refused(tmp_path: Path, override: str) -> str:
+def refused(tmp_path: Path, *overrides: str) -> str:
     with pytest.raises(InputError) as caught:
-        Workflow.start(load(SCENES, [f"out={tmp_path / 'runs'}", override]))
+        Workflow.start(load(SCENES, [f"out={tmp_path / 'runs'}", *overrides]))
     assert not (tmp_path / "runs").exists()
     assert "\n" not in str(caught.value)
     return str(caught.value)

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from typing_extensions import Doc
 
 from ddspo.adaptations.base import Adaptation
-from ddspo.backbones.base import Backbone
+from ddspo.backbones.base import Backbone, Model, look_up
 from ddspo.degradations.base import Degradation
 from ddspo.detectors.base import Detector
 from ddspo.errors import InputError
@@ -64,6 +64,32 @@ def find(kind: type, name: str) -> Any:
     if len(mine) != 1:
         raise TypeError(f"{module.__name__} must hold one {kind.__name__}, not {len(mine)}")
     return mine[0]
+
+
+def backbone_of(model: Model) -> type[Backbone]:
+    """The backbone that reads a model: the one that the recipe names, or the one of its pipeline class.
+
+    Raises:
+        InputError: There is no such model, or nothing reads it.
+    """
+    found = look_up(model).pipeline_class
+    known: dict[str, Any] = {name: find(Backbone, name) for name in names(Backbone)}
+    read = {name: cls.pipeline_class.__name__ for name, cls in known.items()}
+    if model.backbone is not None:
+        cls = find(Backbone, model.backbone)
+        if read[model.backbone] != found:
+            right = " or ".join(name for name in read if read[name] == found)
+            mend = f"leave it out, or write {right}" if right else "give another model"
+            raise InputError(
+                f"model.path {model.path}: it is a {found}, and model.backbone {model.backbone} reads "
+                f"{read[model.backbone]}: {mend}"
+            )
+        return cls
+    for name, cls in known.items():
+        if read[name] == found:
+            return cls
+    supported = ", ".join(f"{read[name]} ({name})" for name in read)
+    raise InputError(f"model.path {model.path}: it is a {found}; supported are {supported}")
 
 
 def name_of(component: object) -> str:

@@ -92,7 +92,7 @@ def model_outline(model: Model) -> Backbone:
     Raises:
         InputError: There is no such model, or its files cannot be read.
     """
-    return outline(components.find(Backbone, model.backbone), model)
+    return outline(components.backbone_of(model), model)
 
 
 def cost(recipe: Recipe, backbone: Backbone) -> Cost:

@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 
 from ddspo import components, recipe
-from ddspo.backbones.base import Backbone, check, local
+from ddspo.backbones.base import Backbone, local
 from ddspo.errors import InputError
 from ddspo.metrics.base import Metric
 from ddspo.progress import Progress
@@ -165,13 +165,15 @@ class Workflow:
 
     def _backbone(self) -> Backbone:
         model = self.recipe.model
-        return components.find(Backbone, model.backbone).load(model).to(self.accelerator.device)
+        return components.backbone_of(model).load(model).to(self.accelerator.device)
 
     def _say_too_long(self, backbone: Backbone, rows: list[Row], name: str) -> None:
-        cut = backbone.too_long([row["prompt"] for row in rows])
-        if cut:
-            which = f"{len(cut)} of {len(rows)} are longer than the text encoder reads and lose their end"
-            self.progress.say(f"{name}: {which}, for example {cut[0]!r}")
+        cuts = backbone.too_long([row["prompt"] for row in rows])
+        for reader in backbone.readers() if cuts else ():
+            mine = [cut for cut in cuts if cut.encoder == reader.encoder]
+            which = f"{len(mine)} of {len(rows)} lose their end"
+            example = f", for example {mine[0].prompt!r} loses {mine[0].words!r}" if mine else ""
+            self.progress.say(f"{name}: {reader.encoder} reads {reader.limit} tokens: {which}{example}")
 
     def _settings(self, name: str) -> Any:
         """What a stage's result depends on, beyond the files of earlier stages."""
@@ -215,8 +217,7 @@ class Workflow:
     def _check(self) -> None:
         """Everything that can be found wrong before any long work."""
         given = self.recipe
-        backbone = components.find(Backbone, given.model.backbone)
-        check(given.model, backbone.pipeline_class.__name__)
+        components.backbone_of(given.model)
         self.prompts = read_prompts(_file(given.prompts), "prompts")
         if self._pretrains:
             check_batch(given.pretrain.train, self.accelerator.num_processes, "pretrain.train")

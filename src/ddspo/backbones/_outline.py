@@ -34,7 +34,7 @@ def outline(cls: type[Backbone], model: Model, device: str = "meta") -> Backbone
         built = {name: _part(folder / name, kind, device) for name, kind in parts.items()}
     unused = {name: None for name in UNUSED if name in index}
     plain = {name: value for name, value in index.items() if name[0] != "_" and not isinstance(value, list)}
-    return cls(cls.pipeline_class(**built, **unused, **plain | _without_checker(index)))
+    return cls.of(cls.pipeline_class(**built, **unused, **plain | _without_checker(index)), model)
 
 
 def _part(folder: Path, kind_of_part: list[str | None], device: str) -> Any:
@@ -61,7 +61,7 @@ def _files(model: Model) -> Path:
 
         try:
             folder = Path(snapshot_download(model.path, revision=model.revision, allow_patterns=list(FILES)))
-        except Exception as error:  # as in `check`: many types, one meaning
+        except Exception as error:  # as in `look_up`: many types, one meaning
             raise hub_error(model, error) from None
     if not (folder / "model_index.json").is_file():
         raise InputError(f"model.path {model.path}: no model_index.json there: give a diffusers pipeline folder")

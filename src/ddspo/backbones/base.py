@@ -1,40 +1,31 @@
 """What a backbone is: a diffusers pipeline that reads prompts and predicts. It has never heard of preferences."""
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from typing_extensions import Doc
+from transformers import CLIPTokenizer
 
 from ddspo import draws
+from ddspo.backbones._model import Found as Found
+from ddspo.backbones._model import Model as Model
+from ddspo.backbones._model import hub_error as hub_error
+from ddspo.backbones._model import local as local
+from ddspo.backbones._model import look_up as look_up
+from ddspo.backbones._readers import Cut, Reader
+from ddspo.backbones._schedule import noise_path
 from ddspo.errors import InputError
-from ddspo.maths.paths import DDPM, NoisePath
+from ddspo.maths.paths import NoisePath
 from ddspo.policy_pairs.base import Condition
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-PACKAGE = "package://"
-
-
-@dataclass(frozen=True)
-class Model:
-    """Where a diffusers pipeline comes from."""
-
-    path: Annotated[str, Doc("a diffusers folder, a hub id, or package://PACKAGE/FOLDER")]
-    backbone: Annotated[str, Doc("which file of ddspo/backbones reads it")] = "sd"
-    revision: Annotated[str | None, Doc("branch, tag or commit of a hub id")] = None
-    variant: Annotated[str | None, Doc("file variant of a hub id, for example fp16")] = None
-    dtype: Annotated[
-        Literal["fp32", "bf16", "fp16"], Doc("precision of frozen weights and of autocast in training")
-    ] = "fp32"
 
 
 class Backbone(ABC):
@@ -44,26 +35,81 @@ class Backbone(ABC):
     denoiser_name: ClassVar[str]
     lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
     """Modules that LoRA adapts where a recipe names none."""
+    guidance: ClassVar[float]
+    """Guidance scale that the family is usually sampled with."""
+    steps: ClassVar[int]
+    """Sampler steps that the family is usually sampled with."""
+    long_text: ClassVar[int | None] = None
+    """Tokens that T5 or Gemma reads if not told otherwise, the pipeline's own default; None: it has neither."""
 
-    def __init__(self, pipeline: Any) -> None:
+    def __init__(
+        self,
+        pipeline: Any,
+        *,
+        resolution: int | None = None,
+        max_length: int | None = None,
+        distilled_guidance: float | None = None,
+    ) -> None:
         self.pipeline = pipeline
         pipeline.set_progress_bar_config(disable=True)
+        self.resolution = resolution
+        self.max_length = max_length or self.long_text
+        self.distilled_guidance = distilled_guidance
+        name = type(pipeline).__name__
+        if max_length and not self.long_text:
+            raise InputError(f"model.max_length {max_length}: a {name} has neither T5 nor Gemma: leave it out")
+        if distilled_guidance is not None and not self.config.get("guidance_embeds"):
+            raise InputError(f"model.distilled_guidance: this {name} has no guidance input: leave it out")
+        if resolution and resolution % self._multiple:
+            raise InputError(f"model.resolution {resolution}: give a multiple of {self._multiple} to a {name}")
 
     @classmethod
     def load(cls, model: Model) -> Self:
         """Load a pipeline folder or hub id.
 
         Raises:
-            InputError: There is no such model, it cannot be reached, or it is of another class.
+            InputError: There is no such model, it cannot be reached or loaded, it is of another class, or has no use
+                for an option.
         """
-        found = check(model, cls.pipeline_class.__name__)
-        optional = (
-            {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in found.model_index else {}
+        found = look_up(model)
+        if found.pipeline_class != cls.pipeline_class.__name__:
+            raise InputError(
+                f"model.path {model.path}: it is a {found.pipeline_class}, and {cls.__module__.rpartition('.')[2]} "
+                f"reads {cls.pipeline_class.__name__}: leave model.backbone out"
+            )
+        checker = {"safety_checker": None, "requires_safety_checker": False}
+        optional = checker if "safety_checker" in found.model_index else {}
+        dtype = cls.dtypes(DTYPES[model.dtype])
+        try:
+            pipeline = cls.pipeline_class.from_pretrained(
+                found.name, revision=model.revision, variant=model.variant, dtype=dtype, **optional
+            )
+        except (OSError, ValueError) as error:
+            raise InputError(f"model.path {model.path}: not loaded: {str(error).strip().splitlines()[0]}") from None
+        if pipeline.vae.dtype == torch.float16 and pipeline.vae.config.get("force_upcast"):
+            pipeline.vae.to(torch.float32)  # its activations overflow; diffusers' pipelines cast it at every decoding
+        return cls.of(pipeline, model)
+
+    @classmethod
+    def of(cls, pipeline: Any, model: Model) -> Self:
+        """A pipeline, read as a recipe's model says.
+
+        Raises:
+            InputError: An option has no meaning for it, or its scheduler is one of another kind of model.
+        """
+        backbone = cls(
+            pipeline,
+            resolution=model.resolution,
+            max_length=model.max_length,
+            distilled_guidance=model.distilled_guidance,
         )
-        pipeline = cls.pipeline_class.from_pretrained(
-            found.name, revision=model.revision, variant=model.variant, dtype=DTYPES[model.dtype], **optional
-        )
-        return cls(pipeline)
+        assert backbone.path
+        return backbone
+
+    @classmethod
+    def dtypes(cls, wanted: torch.dtype) -> dict[str, torch.dtype]:
+        """Precision of the parts, by name in the pipeline."""
+        return {"default": wanted}
 
     @classmethod
     @abstractmethod
@@ -72,18 +118,41 @@ class Backbone(ABC):
 
     @abstractmethod
     def encode(self, prompts: Sequence[str]) -> Condition:
-        """The denoiser's own keyword arguments for some prompts, each [len(prompts), ...]."""
+        """What the pipeline computes of some prompts and `predict` takes, each [len(prompts), ...]."""
 
-    def too_long(self, prompts: Sequence[str]) -> list[str]:
-        """Prompts that lose their end because they have more tokens than the text encoder reads."""
-        tokenizer = self.pipeline.tokenizer
-        lengths = map(len, tokenizer(list(prompts), verbose=False).input_ids)
-        return [text for text, length in zip(prompts, lengths, strict=True) if length > tokenizer.model_max_length]
+    def forward(self, denoiser: nn.Module, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """Call the denoiser as the pipeline does, everything in its precision."""
+        return denoiser(x_t, t, **condition, return_dict=False)[0]
+
+    def predict(self, denoiser: nn.Module, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """The prediction of `denoiser` (this backbone's, wrapped, copied or adapted) for [N, *latent_shape], [N]."""
+        dtype = next(denoiser.parameters()).dtype
+        cast = {name: rows.to(dtype) if rows.is_floating_point() else rows for name, rows in condition.items()}
+        return self.forward(denoiser, x_t.to(dtype), t, cast)
+
+    def readers(self) -> list[Reader]:
+        """The text encoders that the pipeline has."""
+        parts = self.pipeline.components
+        found = []
+        for name in sorted(name for name in parts if name.startswith("text_encoder") and parts[name] is not None):
+            tokenizer = parts[name.replace("text_encoder", "tokenizer")]
+            limit = tokenizer.model_max_length if isinstance(tokenizer, CLIPTokenizer) else self.max_length
+            found.append(Reader(f"{name} ({type(parts[name]).__name__})", tokenizer, int(limit or 0)))
+        return found
+
+    def too_long(self, prompts: Sequence[str]) -> list[Cut]:
+        """Prompts that lose their end in a text encoder, and the words that it does not read."""
+        return [cut for reader in self.readers() for cut in reader.cuts(prompts)]
 
     @property
     def denoiser(self) -> nn.Module:
         """The network that predicts."""
         return getattr(self.pipeline, self.denoiser_name)
+
+    @property
+    def config(self) -> Any:
+        """The denoiser's configuration."""
+        return self.denoiser.config
 
     @property
     def device(self) -> torch.device:
@@ -93,23 +162,31 @@ class Backbone(ABC):
     @property
     def path(self) -> NoisePath:
         """The forward process of training, from the scheduler's own configuration."""
-        scheduler = self.pipeline.scheduler
-        return DDPM(scheduler.alphas_cumprod.to(self.device), scheduler.config.prediction_type)
+        return noise_path(self.pipeline.scheduler, self.tokens)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of one latent."""
-        config = self.pipeline.unet.config
-        return config.in_channels, config.sample_size, config.sample_size
+        return self.config.in_channels, *self._sides(self.config.sample_size)
+
+    @property
+    def tokens(self) -> int:
+        """Positions at which a transformer sees one latent."""
+        _, height, width = self.latent_shape
+        return height * width // self.config.get("patch_size", 1) ** 2
+
+    @property
+    def call(self) -> dict[str, Any]:
+        """What a plain pipeline call needs to be told to do as this backbone does."""
+        _, height, width = self.latent_shape
+        scale = self.pipeline.vae_scale_factor
+        read = {"max_sequence_length": self.max_length} if self.long_text else {}
+        return {"height": height * scale, "width": width * scale} | read
 
     def to(self, device: torch.device | str) -> Self:
         """Move every part to a device."""
         self.pipeline.to(device)
         return self
-
-    def predict(self, denoiser: nn.Module, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """The prediction of `denoiser` (this backbone's, wrapped, copied or adapted) for [N, C, H, W], [N]."""
-        return denoiser(x_t, t, **condition, return_dict=False)[0]
 
     def initial_noise(self, seeds: Sequence[int]) -> Tensor:
         """The initial latents of sampling: one seed an item, whatever the batch."""
@@ -125,33 +202,51 @@ class Backbone(ABC):
 
     @torch.no_grad()
     def generate(self, prompts: Sequence[str], seeds: Sequence[int], steps: int, guidance: float) -> Tensor:
-        """Sample latents in model space, [N, C, H, W] float32, with the pipeline's own scheduler."""
-        noise = self.initial_noise(seeds)
+        """Sample latents in model space, [N, *latent_shape] float32, with the pipeline's own scheduler."""
         result = self.pipeline(
             list(prompts),
-            latents=noise,
+            latents=self.pack(self.initial_noise(seeds)),
             num_inference_steps=steps,
             guidance_scale=guidance,
             output_type="latent",
             return_dict=False,
+            **self.call,
         )
-        return result[0].float()
+        return self.unpack(result[0]).float()
+
+    def pack(self, latents: Tensor) -> Tensor:
+        """Latents as the pipeline's call takes them."""
+        return latents
+
+    def unpack(self, latents: Tensor) -> Tensor:
+        """The inverse of `pack`."""
+        return latents
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> list[np.ndarray]:
         """Images of latents in model space, each [H, W, 3] uint8."""
         vae = self.pipeline.vae
-        z = latents.to(self.device, vae.dtype) / vae.config.scaling_factor
+        mean, std = self._statistics()
+        z = (latents.to(self.device) / vae.config.scaling_factor * std + mean).to(vae.dtype)
         images = self.pipeline.image_processor.postprocess(vae.decode(z, return_dict=False)[0], output_type="np")
         return list((images * 255).round().astype(np.uint8))
 
-    @torch.no_grad()
+    def to_latents(self, images: Sequence[np.ndarray]) -> Tensor:
+        """Latents in model space, [N, *latent_shape] float32, of images [H, W, 3] uint8, whatever their size.
+
+        They are cropped around their centre and resized, and the autoencoder's mode is taken: no noise is added.
+        """
+        height, width = (self.call[name] for name in ("height", "width"))
+        whole = [Image.fromarray(image) for image in images]
+        process = self.pipeline.image_processor
+        x = torch.cat([process.preprocess(one, height, width, resize_mode="crop") for one in whole])
+        mean, std = self._statistics()
+        return (self._code(x) - mean) / std * self.pipeline.vae.config.scaling_factor
+
     def features(self, images: Sequence[np.ndarray]) -> Tensor:
         """The autoencoder's own code of images, averaged over 4 x 4 cells: [N, F] float32."""
         x = self.pipeline.image_processor.preprocess(np.stack(images).astype(np.float32) / 255)
-        vae = self.pipeline.vae
-        code = vae.encode(x.to(self.device, vae.dtype)).latent_dist.mode().float()
-        return nn.functional.adaptive_avg_pool2d(code, 4).flatten(1)
+        return nn.functional.adaptive_avg_pool2d(self._code(x), 4).flatten(1)
 
     def save_lora(self, folder: Path, layers: dict[str, Tensor], metadata: dict[str, Any]) -> None:
         """Write adapter weights as the pipeline's own LoRA file, rank and alpha in its header."""
@@ -169,63 +264,32 @@ class Backbone(ABC):
     def load_lora(self, folder: Path) -> None:
         """Read a LoRA file as any user of diffusers would, and merge it, so that sampling costs what it did."""
         self.pipeline.load_lora_weights(folder)
-        self.pipeline.fuse_lora()
+        self.pipeline.fuse_lora(components=[self.denoiser_name])
 
     def save(self, folder: Path) -> None:
         """Write the whole pipeline as a diffusers folder."""
         self.pipeline.save_pretrained(folder)
 
+    @property
+    def _multiple(self) -> int:
+        """What sides in pixels must be a multiple of."""
+        return self.pipeline.image_processor.config.vae_scale_factor * self.config.get("patch_size", 1)
 
-@dataclass(frozen=True)
-class Found:
-    """A model that exists: what `from_pretrained` takes, and its model_index.json."""
+    def _sides(self, made_for: Any) -> tuple[int, int]:
+        if self.resolution:
+            return (self.resolution // self.pipeline.vae_scale_factor,) * 2
+        height, width = (made_for, made_for) if isinstance(made_for, int) else made_for
+        return height, width
 
-    name: str
-    model_index: dict[str, Any]
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and scale of the autoencoder's code before `scaling_factor`, [1, C or 1, 1, 1] each."""
+        config = self.pipeline.vae.config
+        mean = torch.tensor(config.get("latents_mean") or [config.get("shift_factor") or 0.0], device=self.device)
+        std = torch.tensor(config.get("latents_std") or [1.0], device=self.device)
+        return mean.view(1, -1, 1, 1), std.view(1, -1, 1, 1)
 
-
-def check(model: Model, wanted: str) -> Found:
-    """Look a model up without loading its weights.
-
-    Raises:
-        InputError: It does not exist, cannot be reached, or its pipeline class is not `wanted`.
-    """
-    folder = local(model.path)
-    index = (folder / "model_index.json") if folder else _hub_index(model)
-    if not index.is_file():
-        raise InputError(f"model.path {model.path}: no model_index.json there: give a diffusers pipeline folder")
-    found = Found(str(folder or model.path), json.loads(index.read_text()))
-    if found.model_index.get("_class_name") != wanted:
-        raise InputError(
-            f"model.path {model.path}: it is a {found.model_index.get('_class_name')}, and model.backbone "
-            f"{model.backbone} reads {wanted}"
-        )
-    return found
-
-
-def local(path: str) -> Path | None:
-    """The folder or file that a path means, or None if it can only be a hub id (NAME/NAME, nothing of it on disk)."""
-    if path.startswith(PACKAGE):
-        package, _, rest = path.removeprefix(PACKAGE).partition("/")
-        return Path(str(resources.files(package))) / rest
-    folder = Path(path).expanduser()
-    hub_like = path.count("/") == 1 and not path.startswith((".", "/", "~"))
-    return None if hub_like and not folder.exists() else folder
-
-
-def _hub_index(model: Model) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path(hf_hub_download(model.path, "model_index.json", revision=model.revision))
-    except Exception as error:  # the hub's client raises a dozen types, all of which mean the same to the user
-        raise hub_error(model, error) from None
-
-
-def hub_error(model: Model, error: Exception) -> InputError:
-    """What the hub's client raised, as one line for the user."""
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return InputError(
-        f"model.path {model.path}: no such folder here, and the hub did not answer for it ({reason[:160]}): "
-        "check the name and the network, or give a local folder"
-    )
+    @torch.no_grad()
+    def _code(self, x: Tensor) -> Tensor:
+        vae = self.pipeline.vae
+        code = vae.encode(x.to(self.device, vae.dtype), return_dict=False)[0]
+        return (code if isinstance(code, Tensor) else code.mode()).float()

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Self
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from diffusers import DDIMScheduler, StableDiffusionPipeline
+from transformers import CLIPTextModel
 
+from ddspo.backbones import _tiny
 from ddspo.backbones.base import Backbone
 from ddspo.policy_pairs.base import Condition
 
@@ -16,6 +17,8 @@ class SD(Backbone):
 
     pipeline_class = StableDiffusionPipeline
     denoiser_name = "unet"
+    guidance = 7.5
+    steps = 25
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Condition:
@@ -27,40 +30,11 @@ class SD(Backbone):
     def tiny(cls) -> Self:
         """8 x 8 latents, one-letter tokens, 0.1 M parameters."""
         torch.manual_seed(0)
-        letters = [chr(code) for code in range(97, 123)]
-        tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
-        tokenizer = CLIPTokenizer({token: index for index, token in enumerate(tokens)}, [], model_max_length=16)
-        text = CLIPTextConfig(
-            vocab_size=len(tokens),
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            max_position_embeddings=16,
-            bos_token_id=0,
-            eos_token_id=1,
-            pad_token_id=1,
-        )
         pipeline = StableDiffusionPipeline(
-            vae=AutoencoderKL(
-                block_out_channels=(8, 8),
-                down_block_types=("DownEncoderBlock2D",) * 2,
-                up_block_types=("UpDecoderBlock2D",) * 2,
-                latent_channels=4,
-                norm_num_groups=4,
-            ),
-            text_encoder=CLIPTextModel(text),
-            tokenizer=tokenizer,
-            unet=UNet2DConditionModel(
-                sample_size=8,
-                block_out_channels=(16, 32),
-                layers_per_block=1,
-                down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-                up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-                cross_attention_dim=16,
-                attention_head_dim=2,
-                norm_num_groups=8,
-            ),
+            vae=_tiny.autoencoder(),
+            text_encoder=CLIPTextModel(_tiny.clip_config()),
+            tokenizer=_tiny.clip_tokenizer(),
+            unet=_tiny.unet(),
             scheduler=DDIMScheduler(
                 beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False, steps_offset=1
             ),

@@ -1,0 +1,102 @@
+"""Parts of tiny pipelines: the real classes with random weights, and real tokenizers made on the spot."""
+
+from string import ascii_lowercase
+from typing import Any
+
+from diffusers import AutoencoderDC, AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTokenizer, GemmaTokenizerFast, T5Config, T5EncoderModel, T5TokenizerFast
+
+WIDTH = 16
+READS = 16
+"""Tokens that the tiny CLIPs read."""
+
+
+def clip_tokenizer() -> CLIPTokenizer:
+    """One token a letter."""
+    tokens = ["<|startoftext|>", "<|endoftext|>", *ascii_lowercase, *(f"{letter}</w>" for letter in ascii_lowercase)]
+    return CLIPTokenizer({token: index for index, token in enumerate(tokens)}, [], model_max_length=READS)
+
+
+def clip_config(**changes: Any) -> CLIPTextConfig:
+    """Of a text encoder for `clip_tokenizer`."""
+    return CLIPTextConfig(
+        **{
+            "vocab_size": 2 + 2 * len(ascii_lowercase),
+            "hidden_size": WIDTH,
+            "projection_dim": WIDTH,
+            "intermediate_size": 2 * WIDTH,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "max_position_embeddings": READS,
+            "bos_token_id": 0,
+            "eos_token_id": 1,
+            "pad_token_id": 1,
+        }
+        | changes
+    )
+
+
+def t5_tokenizer() -> T5TokenizerFast:
+    """One token a letter, and one for the space before a word."""
+    pieces = ["<pad>", "</s>", "<unk>", "▁", *ascii_lowercase]
+    return T5TokenizerFast(vocab=[(piece, -1.0) for piece in pieces], extra_ids=0)
+
+
+def t5_encoder(width: int) -> T5EncoderModel:
+    """A text encoder for `t5_tokenizer`."""
+    config = T5Config(vocab_size=32, d_model=width, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    return T5EncoderModel(config).eval()  # as loading leaves it: its dropout would make conditions random
+
+
+def gemma_tokenizer(text: str) -> GemmaTokenizerFast:
+    """Byte pairs of one text, and all letters."""
+    texts = [text, " ".join(ascii_lowercase)]
+    return GemmaTokenizerFast().train_new_from_iterator(texts, vocab_size=500, show_progress=False)
+
+
+def unet(**changes: Any) -> UNet2DConditionModel:
+    """8 x 8 latents of 4 channels."""
+    return UNet2DConditionModel(
+        **{
+            "sample_size": 8,
+            "block_out_channels": (16, 32),
+            "layers_per_block": 1,
+            "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+            "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+            "cross_attention_dim": WIDTH,
+            "attention_head_dim": 2,
+            "norm_num_groups": 8,
+        }
+        | changes
+    )
+
+
+def autoencoder(**changes: Any) -> AutoencoderKL:
+    """Two pixels a side for each latent of 4 channels."""
+    return AutoencoderKL(
+        **{
+            "block_out_channels": (8, 8),
+            "down_block_types": ("DownEncoderBlock2D",) * 2,
+            "up_block_types": ("UpDecoderBlock2D",) * 2,
+            "latent_channels": 4,
+            "norm_num_groups": 4,
+        }
+        | changes
+    )
+
+
+def deep_autoencoder() -> AutoencoderDC:
+    """Four pixels a side for each latent of 4 channels."""
+    return AutoencoderDC(
+        latent_channels=4,
+        attention_head_dim=2,
+        encoder_block_types=("ResBlock", "ResBlock", "EfficientViTBlock"),
+        decoder_block_types=("ResBlock", "ResBlock", "EfficientViTBlock"),
+        encoder_block_out_channels=(8, 8, 8),
+        decoder_block_out_channels=(8, 8, 8),
+        encoder_layers_per_block=(1, 1, 1),
+        decoder_layers_per_block=(1, 1, 1),
+        encoder_qkv_multiscales=((), (), (5,)),
+        decoder_qkv_multiscales=((), (), (5,)),
+        scaling_factor=0.41407,
+    )

@@ -1,0 +1,128 @@
+"""FLUX.1, dev and schnell: packed latents, T5 and pooled CLIP text, and in dev a guidance input; flow matching."""
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+from torch import Tensor, nn
+from transformers import CLIPTextModel
+
+from ddspo.backbones import _tiny
+from ddspo.backbones.base import Backbone
+from ddspo.errors import InputError
+from ddspo.policy_pairs.base import Condition
+
+
+class Flux(Backbone):
+    """`FluxPipeline` folders and hub ids (FLUX.1-dev, FLUX.1-schnell and their fine-tunes).
+
+    Latents are kept as the autoencoder makes them, [16, H, W]; they are packed into 2 x 2 patches only around a call
+    of the transformer. In dev, which is distilled from guided samples, training reads the guidance input at
+    `distilled_guidance`; it is 3.5 if not told otherwise, the pipeline's own, so that policy and reference are
+    compared where images will be made. schnell has no such input, and no guidance at all.
+    """
+
+    pipeline_class = FluxPipeline
+    denoiser_name = "transformer"
+    lora_targets = (
+        "attn.to_q",
+        "attn.to_k",
+        "attn.to_v",
+        "attn.to_out.0",
+        "attn.add_q_proj",
+        "attn.add_k_proj",
+        "attn.add_v_proj",
+        "attn.to_add_out",
+    )
+    guidance = 3.5
+    steps = 28
+    long_text = 512
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> Condition:
+        """T5's hidden states, [B, tokens, width], CLIP's pooled text, [B, width], and in dev the guidance, [B]."""
+        hidden, pooled, _ = self.pipeline.encode_prompt(
+            list(prompts), None, device=self.device, max_sequence_length=self.max_length
+        )
+        condition = {"encoder_hidden_states": hidden, "pooled_projections": pooled}
+        if self.config.guidance_embeds:
+            scale = self.guidance if self.distilled_guidance is None else self.distilled_guidance
+            condition["guidance"] = torch.full((len(prompts),), scale, device=self.device)
+        return condition
+
+    def forward(self, denoiser: nn.Module, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """Pack, number the positions of text (all 0) and image (row and column), and set the clock to 0 ... 1."""
+        _, _, height, width = x_t.shape
+        text = condition["encoder_hidden_states"]
+        image_ids = FluxPipeline._prepare_latent_image_ids(None, height // 2, width // 2, x_t.device, x_t.dtype)
+        packed = denoiser(
+            self.pack(x_t),
+            timestep=t / 1000,
+            img_ids=image_ids,
+            txt_ids=torch.zeros(text.shape[1], 3, device=x_t.device, dtype=x_t.dtype),
+            **condition,
+            return_dict=False,
+        )[0]
+        return self._unpack(packed, height, width)
+
+    def pack(self, latents: Tensor) -> Tensor:
+        """[B, C, H, W] to [B, H W / 4, 4 C]."""
+        return FluxPipeline._pack_latents(latents, *latents.shape)
+
+    def unpack(self, latents: Tensor) -> Tensor:
+        """The inverse, for latents of `latent_shape`."""
+        return self._unpack(latents, *self.latent_shape[1:])
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one latent, not packed."""
+        return self.config.in_channels // 4, *self._sides(self.pipeline.default_sample_size)
+
+    @property
+    def tokens(self) -> int:
+        """One for each 2 x 2 patch."""
+        _, height, width = self.latent_shape
+        return height * width // 4
+
+    def generate(self, prompts: Sequence[str], seeds: Sequence[int], steps: int, guidance: float) -> Tensor:
+        """As elsewhere; `guidance` is dev's input, no second prediction is made."""
+        if guidance != 1 and not self.config.guidance_embeds:
+            raise InputError(f"guidance {guidance:g}: FLUX.1-schnell has none: give 1")
+        return super().generate(prompts, seeds, steps, guidance)
+
+    def evaluations(self, steps: int, guidance: float) -> int:
+        """One a step, whatever the guidance."""
+        return super().evaluations(steps, 1.0)
+
+    @staticmethod
+    def _unpack(latents: Tensor, height: int, width: int) -> Tensor:
+        return FluxPipeline._unpack_latents(latents, height, width, vae_scale_factor=1)
+
+    @classmethod
+    def tiny(cls, **changes: Any) -> Self:
+        """8 x 8 latents, one-letter tokens, 24 of them in T5, 0.1 M parameters."""
+        torch.manual_seed(0)
+        pipeline = FluxPipeline(
+            transformer=FluxTransformer2DModel(
+                **{
+                    "in_channels": 16,
+                    "num_layers": 1,
+                    "num_single_layers": 1,
+                    "attention_head_dim": 16,
+                    "num_attention_heads": 2,
+                    "joint_attention_dim": 2 * _tiny.WIDTH,
+                    "pooled_projection_dim": _tiny.WIDTH,
+                    "axes_dims_rope": (4, 6, 6),
+                    "guidance_embeds": True,
+                }
+                | changes
+            ),
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+            vae=_tiny.autoencoder(scaling_factor=0.3611, shift_factor=0.1159),
+            text_encoder=CLIPTextModel(_tiny.clip_config()),
+            tokenizer=_tiny.clip_tokenizer(),
+            text_encoder_2=_tiny.t5_encoder(2 * _tiny.WIDTH),
+            tokenizer_2=_tiny.t5_tokenizer(),
+        )
+        return cls(pipeline, resolution=16, max_length=24)
