@@ -8,7 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ddspo import components, recipe
-from ddspo.backbones.base import Backbone
 from ddspo.errors import InputError
 from ddspo.exports.base import Aligned, Export
 from ddspo.exports.diffusers import Diffusers
@@ -47,7 +46,7 @@ class Result:
     def aligned(self) -> Aligned:
         """The weights and their base."""
         model = self.recipe.model
-        return Aligned(self.recipe.name, self.folder.aligned, model, components.find(Backbone, model.backbone))
+        return Aligned(self.recipe.name, self.folder.aligned, model, components.backbone_of(model))
 
     def file_name(self, how: Export) -> str:
         """Name of an export, where the user gives none."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 from ddspo import draws
+from ddspo.backbones._model import PACKAGE as PACKAGE
 from ddspo.backbones._model import Found as Found
 from ddspo.backbones._model import Model as Model
 from ddspo.backbones._model import hub_error as hub_error

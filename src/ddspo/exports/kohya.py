@@ -8,7 +8,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 from typing_extensions import Doc
 
-from ddspo.backbones.base import check
+from ddspo.backbones.base import look_up
 from ddspo.errors import InputError
 from ddspo.exports._keys import Adapter, kohya, kohya_flux, ldm_name, unet_name
 from ddspo.exports.base import Aligned, Dtype, Export, needs_lora, save
@@ -60,6 +60,6 @@ def rename(adapter: Adapter, aligned: Aligned) -> dict[str, Tensor]:
         return kohya_flux(adapter)
     if aligned.pipeline_class == "StableDiffusionPipeline":
         return kohya(adapter, unet_name)
-    found = check(aligned.model, aligned.pipeline_class)
+    found = look_up(aligned.model)
     config = UNet2DConditionModel.load_config(found.name, subfolder="unet", revision=aligned.model.revision)
     return kohya(adapter, lambda name: ldm_name(name, config["layers_per_block"]))
