@@ -288,3 +288,27 @@ def test_a_run_that_is_not_evaluated_shows_what_was_trained(run: RunFolder) -> N
     assert len(made.all("svg")) == 6
     assert [attributes["alt"] for attributes in made.all("img")] == [f"win: {HOSTILE}", f"lose: lost {HOSTILE}"]
     assert HOSTILE not in run.report_html.read_text(encoding="utf-8")
+
+
+def test_labelled_pairs_show_their_verdicts(run: RunFolder) -> None:
+    """And winner and loser their own curves, before the policy's."""
+    verdict = {
+        "win_seed": 1,
+        "lose_seed": 2,
+        "win_score": 1.0,
+        "lose_score": 0.25,
+        "win_note": "",
+        "lose_note": HOSTILE,
+    }
+    write_rows(run.images / "pairs" / "pairs.jsonl", [{"n": 0, "id": "p0", "prompt": "a circle"} | verdict])
+    names = ("loss", "winner_loss", "loser_loss", "winner_grad_norm", "loser_grad_norm")
+    write_rows(run.pretraining.log, [{"step": step} | dict.fromkeys(names, 0.5) for step in (1, 2, 3)])
+    report(run, "small")
+    text = " ".join(page(run).text.split())
+    assert "win 1 a circle" in text
+    assert f"lose 0.25{' '.join(HOSTILE.split())}" in text
+    assert "from different seeds" in text
+    assert "degraded prompt" not in text[text.index("Pairs it learned from") :]
+    assert "3 updates before the policy's" in text
+    assert "denoising loss" in text
+    assert HOSTILE not in run.report_html.read_text(encoding="utf-8")

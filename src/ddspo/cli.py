@@ -41,7 +41,7 @@ def degrade(recipe: RecipeFile, overrides: Overrides = None, fresh: Fresh = Fals
 
 @app.command()
 def sample(recipe: RecipeFile, overrides: Overrides = None, fresh: Fresh = False) -> None:
-    """prompts.jsonl to pairs/: winning and losing latents from the same noise."""
+    """prompts.jsonl to pairs/: winning and losing latents."""
     _go(recipe, overrides, ("sample",), fresh)
 
 

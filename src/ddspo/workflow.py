@@ -15,6 +15,7 @@ from accelerate import Accelerator
 
 from ddspo import components, recipe
 from ddspo.backbones.base import Backbone, local
+from ddspo.degradations.base import Degradation
 from ddspo.errors import InputError
 from ddspo.metrics.base import Metric
 from ddspo.progress import Progress
@@ -111,9 +112,13 @@ class Workflow:
         }
         steps[name]()
 
+    @property
+    def _degradation(self) -> Degradation | None:
+        return None if self.recipe.sample.labels else self.recipe.degradation
+
     def _degrade(self) -> None:
         if self.accelerator.is_main_process:
-            degrade(self.folder, self.prompts, self.recipe.degradation, self.recipe.seed, self.progress)
+            degrade(self.folder, self.prompts, self._degradation, self.recipe.seed, self.progress)
 
     def _sample(self) -> None:
         given, backbone = self.recipe, self._backbone()
@@ -181,6 +186,7 @@ class Workflow:
         for group in (tree, tree["pretrain"]):
             group["train"] = {key: value for key, value in group["train"].items() if key not in MECHANICAL}
         tree["evaluated"] = self.recipe.evaluate is not None
+        tree["degradation"] = components.plain(self._degradation)
         tree["rows"] = _digest(self.prompts)
         tree["items"] = _digest(self.items)
         keys = {
@@ -218,11 +224,13 @@ class Workflow:
         """Everything that can be found wrong before any long work."""
         given = self.recipe
         components.backbone_of(given.model)
-        self.prompts = read_prompts(_file(given.prompts), "prompts")
+        labels = given.sample.labels
+        self.prompts = _items(given.prompts, "prompts", labels.judge if labels else None)
         if self._pretrains:
             check_batch(given.pretrain.train, self.accelerator.num_processes, "pretrain.train")
-        self._method.check(given.train, degraded=True)
-        given.degradation([row["prompt"] for row in self.prompts], [0] * len(self.prompts))
+        self._method.check(given.train, degraded=labels is None)
+        if self._degradation:
+            self._degradation([row["prompt"] for row in self.prompts], [0] * len(self.prompts))
         check_drawing(given.draw, given.policy_pair, [row["prompt"] for row in self.prompts])
         if given.evaluate:
             self._check_evaluation(given.evaluate)
@@ -264,9 +272,11 @@ def _accelerator(given: Recipe) -> Accelerator:
     return accelerator
 
 
-def _items(path: str, name: str, metric: Metric) -> list[Row]:
+def _items(path: str, name: str, metric: Metric | None) -> list[Row]:
+    """The rows of a prompt file, all of which a metric can read."""
     rows = read_prompts(_file(path), name)
-    for number, row in enumerate(rows, start=1):
+    for number, row in enumerate(rows if metric else (), start=1):
+        assert metric
         fault = metric.check(row)
         if fault:
             raise InputError(f"{name}: {path}:{number}: {fault}: give a row that the metric can read")

@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,12 +68,12 @@ def guidance(curves: Mapping[str, Mapping[str, float]], scales: Mapping[str, flo
 
 def training(log: Sequence[Mapping[str, Any]]) -> list[Panel]:
     """A panel for each health metric that the whole log has."""
-    columns = _columns(log)
-    return [
-        Panel(title, meaning, _panel(draw, columns))
-        for title, meaning, draw, names in PANELS
-        if {"step", *names} <= columns.keys()
-    ]
+    return _panels(log, PANELS)
+
+
+def pretraining(log: Sequence[Mapping[str, Any]]) -> list[Panel]:
+    """The same for the log of winner and loser."""
+    return _panels(log, PRETRAINING)
 
 
 def embed(path: Path) -> Picture | None:
@@ -97,6 +98,15 @@ def _columns(log: Sequence[Mapping[str, Any]]) -> Columns:
         name: np.array([part.mean() for part in np.array_split(np.array([row[name] for row in log], float), parts)])
         for name in names
     }
+
+
+def _panels(log: Sequence[Mapping[str, Any]], panels: Sequence[tuple[str, str, Draw, tuple[str, ...]]]) -> list[Panel]:
+    columns = _columns(log)
+    return [
+        Panel(title, meaning, _panel(draw, columns))
+        for title, meaning, draw, names in panels
+        if {"step", *names} <= columns.keys()
+    ]
 
 
 def _panel(draw: Draw, columns: Columns) -> Markup:
@@ -142,6 +152,12 @@ def _gradient(axes: Axes, log: Columns) -> None:
     axes.plot(log["step"], log["grad_norm"], color=ALIGNED)
 
 
+def _both(axes: Axes, log: Columns, suffix: str) -> None:
+    axes.plot(log["step"], log[f"winner_{suffix}"], color=ALIGNED, label="winner")
+    axes.plot(log["step"], log[f"loser_{suffix}"], "--", color=BASE, label="loser")
+    axes.legend(fontsize=8)
+
+
 PANELS: tuple[tuple[str, str, Draw, tuple[str, ...]], ...] = (
     ("loss", "What is descended; a logistic loss starts at log 2 = 0.693.", _loss, ("loss",)),
     (
@@ -162,8 +178,30 @@ PANELS: tuple[tuple[str, str, Draw, tuple[str, ...]], ...] = (
         _displacement,
         ("gap", "win_displacement", "lose_displacement"),
     ),
-    ("cosine", "Between the loser's displacement and the guidance direction.", _cosine, ("cosine",)),
+    (
+        "cosine",
+        "Between the loser's displacement and the way from its target to the reference; with degraded prompts that is "
+        "the guidance direction.",
+        _cosine,
+        ("cosine",),
+    ),
     ("gradient norm", "Before clipping.", _gradient, ("grad_norm",)),
+)
+
+
+PRETRAINING: tuple[tuple[str, str, Draw, tuple[str, ...]], ...] = (
+    (
+        "denoising loss",
+        "Mean square error of winner and loser, each on its own side of the pairs.",
+        partial(_both, suffix="loss"),
+        ("winner_loss", "loser_loss"),
+    ),
+    (
+        "gradient norms",
+        "Before clipping, each on its own.",
+        partial(_both, suffix="grad_norm"),
+        ("winner_grad_norm", "loser_grad_norm"),
+    ),
 )
 
 

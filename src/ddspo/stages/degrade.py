@@ -11,13 +11,18 @@ AT_ONCE = 256
 
 
 def degrade(
-    run: RunFolder, prompts: Sequence[Row], degradation: Degradation, seed: int, progress: Progress
+    run: RunFolder, prompts: Sequence[Row], degradation: Degradation | None, seed: int, progress: Progress
 ) -> list[Row]:
     """Write and return rows {id, prompt, degraded, seed}, in the order of the prompts.
+
+    Without a degradation the rows go through whole: labelled pairs need no degraded prompt, and a judge reads all.
 
     Raises:
         InputError: A prompt cannot be degraded.
     """
+    if degradation is None:
+        write_rows(run.prompts, prompts)
+        return list(prompts)
     rows: list[Row] = []
     with progress.task("degrade", len(prompts)) as advance:
         for first in range(0, len(prompts), AT_ONCE):

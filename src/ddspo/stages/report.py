@@ -161,7 +161,7 @@ def _page(run: RunFolder, result: Row, judged: Judged | None) -> str:
     )
     environment.globals["picture"] = lambda path: figures.embed(run.path / path) if path else None
     environment.filters["plural"] = lambda number, noun: f"{number} {noun}{'' if number == 1 else 's'}"
-    log = _rows(run.log)
+    log, pretraining = _rows(run.log), _rows(run.pretraining.log)
     return environment.get_template("report.html.j2").render(
         result,
         **_evaluation(result, judged),
@@ -169,6 +169,8 @@ def _page(run: RunFolder, result: Row, judged: Judged | None) -> str:
         images=IMAGES,
         updates=len(log),
         training=figures.training(log) if log else [],
+        pretraining_updates=len(pretraining),
+        pretraining=figures.pretraining(pretraining) if pretraining else [],
         pairs=_rows(run.images / "pairs" / "pairs.jsonl"),
         recipe=run.recipe.read_text(encoding="utf-8") if run.recipe.exists() else None,
         environment=_environment(run),

@@ -1,0 +1,159 @@
+"""Pairs of one prompt, chosen by a judge among several samples."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from accelerate import Accelerator
+
+from ddspo.backbones.sd import SD
+from ddspo.errors import InputError
+from ddspo.metrics.base import Metric, Score
+from ddspo.policy_pairs.training_free import TrainingFree
+from ddspo.progress import Progress
+from ddspo.recipe import load
+from ddspo.run_folder import RunFolder, read_rows, write_rows
+from ddspo.stages.sample import Labels, Sampling, best_and_worst, read_pairs, sample
+from ddspo.stages.train import Method
+from ddspo.workflow import Workflow
+
+RECIPE = Path(__file__).parents[1] / "recipes/scenes-data-driven.yaml"
+PROMPTS = [
+    {"id": f"p{number}", "prompt": prompt, "liked": prompt != "x"} for number, prompt in enumerate(("a b", "x", "c"))
+]
+
+
+@dataclass(frozen=True)
+class Brightness(Metric):
+    """The mean of an image; a prompt that is not liked gets nothing, whatever the image."""
+
+    def check(self, item: Mapping[str, Any]) -> str | None:
+        return None if "liked" in item else "no `liked`"
+
+    def __call__(self, images: Sequence[np.ndarray], items: Sequence[Mapping[str, Any]]) -> list[Score]:
+        values = [float(image.mean()) * item["liked"] for image, item in zip(images, items, strict=True)]
+        return [Score(value, True, f"{value:.0f}") for value in values]
+
+
+def labelled(run: RunFolder, prompts: Sequence[Mapping[str, Any]] = PROMPTS, **more: Any) -> RunFolder:
+    settings = Sampling(pairs=6, steps=2, guidance=2, batch=2, labels=Labels(Brightness(), candidates=3), **more)
+    write_rows(run.prompts, prompts)
+    sample(run, SD.tiny(), settings, 5, Accelerator(), Progress(speaks=False))
+    return run
+
+
+def shards(run: RunFolder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(run.pairs.glob("*.parquet"))}
+
+
+def test_best_and_worst() -> None:
+    """Of equal values the greatest seed wins and the least loses; if all are equal there is no pair."""
+    assert best_and_worst([0.0, 1.0, 0.5], [1, 2, 3]) == (1, 0)
+    assert best_and_worst([1.0, 0.0, 1.0, 0.0], [9, 4, 3, 5]) == (0, 1)
+    assert best_and_worst([1.0, 0.0, 1.0, 0.0], [3, 5, 9, 4]) == (2, 3)
+    assert best_and_worst([0.3, 0.3], [1, 2]) is None
+    with pytest.raises(InputError, match="use a judge with finite scores"):
+        best_and_worst([0.3, float("nan")], [1, 2])
+
+
+def test_the_best_wins_and_the_worst_loses(tmp_path: Path) -> None:
+    """Six turns over three prompts, of which one is never liked, give four pairs in shards of 1, 2 and 1.
+
+    Both latents are what their recorded seeds give, and their scores are those of the judge: the largest and the
+    smallest of three.
+    """
+    run = labelled(RunFolder(tmp_path))
+    rows = [row for path in sorted(run.pairs.glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+    assert [pq.read_metadata(path).num_rows for path in sorted(run.pairs.glob("*.parquet"))] == [1, 2, 1]
+    assert [row["id"] for row in rows] == ["p0~0", "p2~0", "p0~1", "p2~1"]
+    data, backbone = read_pairs(run), SD.tiny()
+    assert data.degraded is None
+    assert data.texts == ["a b", "c", "a b", "c"]
+    for side in ("win", "lose"):
+        latents = backbone.generate(data.prompts, [row[f"{side}_seed"] for row in rows], 2, 2)
+        torch.testing.assert_close(getattr(data.latents, side).float(), latents, rtol=1e-2, atol=1e-2)
+        scores = [image.mean() for image in backbone.decode(getattr(data.latents, side).float())]
+        assert [row[f"{side}_score"] for row in rows] == pytest.approx(scores, abs=0.5)
+    assert all(row["win_score"] > row["lose_score"] and row["win_seed"] != row["lose_seed"] for row in rows)
+    pictures = read_rows(run.images / "pairs" / "pairs.jsonl")
+    assert [(row["n"], row["id"], row["lose_note"]) for row in pictures] == [
+        (n, row["id"], f"{row['lose_score']:.0f}") for n, row in enumerate(rows)
+    ]
+    assert (run.images / "pairs" / "3-lose.png").exists()
+
+
+def test_a_missing_shard_comes_back_the_same(tmp_path: Path) -> None:
+    run = labelled(RunFolder(tmp_path))
+    before = shards(run)
+    (run.pairs / "000001.parquet").unlink()
+    assert shards(labelled(run)) == before
+
+
+def test_a_shard_may_be_empty(tmp_path: Path) -> None:
+    liked = {"a b": False, "x": False, "c": True}
+    prompts = [row | {"liked": liked[str(row["prompt"])]} for row in PROMPTS]
+    data = read_pairs(labelled(RunFolder(tmp_path), prompts))
+    assert data.ids == ["p2~0", "p2~1"]
+    assert len(data.latents.win) == 2
+
+
+def test_what_labels_cannot_use_is_named(tmp_path: Path) -> None:
+    """No two samples that differ, and a row without what the judge reads."""
+    with pytest.raises(InputError, match="all 3 samples of every prompt score alike"):
+        labelled(RunFolder(tmp_path / "a"), [row | {"liked": False} for row in PROMPTS])
+    with pytest.raises(InputError, match="p0: no `liked`"):
+        labelled(RunFolder(tmp_path / "b"), [{"id": "p0", "prompt": "a b"}])
+    assert not list(tmp_path.rglob("pairs"))[1:]
+
+
+def test_other_labels_are_other_pairs(tmp_path: Path) -> None:
+    """The shards of a run say by what judge they were made."""
+    run = labelled(RunFolder(tmp_path))
+    settings = Sampling(pairs=6, steps=2, guidance=2, batch=2, labels=Labels(Brightness(), candidates=2))
+    with pytest.raises(InputError, match="made with other settings"):
+        sample(run, SD.tiny(), settings, 5, Accelerator(), Progress(speaks=False))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("policy_pair=training_free", "TrainingFree reads degraded prompts; labelled pairs have none"),
+        ("sample.labels.candidates=1", "sample.labels.candidates: 1: input should be greater than or equal to 2"),
+        ("sample.labels={}", "sample.labels.judge: missing"),
+        ("prompts=PLAIN", "prompts: PLAIN:1: tag None is none of"),
+        ("pretrain.train.batch=33", "pretrain.train.batch 33: not a multiple of pretrain.train.device_batch 32"),
+        ("reference.refreshed.every=100", "reference: every 100 is never reached in 100 updates"),
+    ],
+)
+def test_mistakes_are_found_before_long_work(tmp_path: Path, override: str, message: str) -> None:
+    plain = tmp_path / "plain.txt"
+    plain.write_text("a red circle\n")
+    with pytest.raises(InputError) as caught:
+        Workflow.start(load(RECIPE, [f"out={tmp_path / 'runs'}", override.replace("PLAIN", str(plain))]))
+    assert message.replace("PLAIN", str(plain)) in str(caught.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_degraded_prompts_are_not_needed(tmp_path: Path) -> None:
+    """A prompt of one word cannot be degraded; labelled pairs do not ask, and the judge's columns go through."""
+    row = {"id": "a", "prompt": "circle", "tag": "single_object", "include": [{"class": "circle", "count": 1}]}
+    write_rows(tmp_path / "p.jsonl", [row])
+    flow = Workflow.start(load(RECIPE, [f"out={tmp_path / 'runs'}", f"prompts={tmp_path / 'p.jsonl'}"]))
+    flow.run(("degrade",))
+    assert read_rows(flow.folder.prompts) == [row]
+    with pytest.raises(InputError, match="was begun with another degradation"):
+        Workflow.start(load(RECIPE, [f"out={tmp_path / 'runs'}", "policy_pair=forward_noise", "sample.labels=null"]))
+
+
+def test_the_training_stage_checks_too() -> None:
+    """Whoever calls it from Python hears the same."""
+    recipe = load(RECIPE)
+    method = Method(TrainingFree(), recipe.objective, recipe.adaptation)
+    with pytest.raises(InputError, match="labelled pairs have none"):
+        method.check(recipe.train, degraded=False)
+    method.check(recipe.train, degraded=True)
