@@ -243,7 +243,7 @@ def test_the_card_says_what_is_known(lora_run: Path) -> None:
 def test_hostile_text_is_only_text(lora_run: Path, tmp_path: Path) -> None:
     write_json(lora_run / "report.json", report_of(HOSTILE))
     recipe = yaml.safe_load((lora_run / "recipe.yaml").read_text())
-    recipe["model"]["path"] = str(tmp_path / "<b>*base*")
+    recipe["model"] |= {"path": str(tmp_path / "<b>*base*"), "backbone": "sd"}
     write_text(lora_run / "recipe.yaml", yaml.safe_dump(recipe))
     page = rendered(Result.open(lora_run).card(Kohya(), "x.safetensors"))
     assert not any(mark in page for mark in ("<img", "<script", "</script", "<b>", "<strong>", "49"))
@@ -291,7 +291,7 @@ def test_the_code_of_the_card_for_hub_ids_and_packages(tmp_path: Path, tiny_fold
         "package://ddspo.scenes/model": "from_pretrained(files('ddspo.scenes') / 'model')",
     }
     for path, call in wanted.items():
-        recipe["model"] |= {"path": path, "revision": "v1", "variant": "fp16"}
+        recipe["model"] |= {"path": path, "revision": "v1", "variant": "fp16", "backbone": "sd"}
         write_text(tmp_path / "run/recipe.yaml", yaml.safe_dump(recipe))
         card = ModelCard(Result.open(tmp_path / "run").card(Diffusers(), "me/mine"))
         assert (

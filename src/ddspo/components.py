@@ -70,25 +70,16 @@ def backbone_of(model: Model) -> type[Backbone]:
     """The backbone that reads a model: the one that the recipe names, or the one of its pipeline class.
 
     Raises:
-        InputError: There is no such model, or nothing reads it.
+        InputError: There is no such backbone, no such model, or nothing reads it.
     """
-    found = look_up(model).pipeline_class
-    known: dict[str, Any] = {name: find(Backbone, name) for name in names(Backbone)}
-    read = {name: cls.pipeline_class.__name__ for name, cls in known.items()}
     if model.backbone is not None:
-        cls = find(Backbone, model.backbone)
-        if read[model.backbone] != found:
-            right = " or ".join(name for name in read if read[name] == found)
-            mend = f"leave it out, or write {right}" if right else "give another model"
-            raise InputError(
-                f"model.path {model.path}: it is a {found}, and model.backbone {model.backbone} reads "
-                f"{read[model.backbone]}: {mend}"
-            )
-        return cls
-    for name, cls in known.items():
-        if read[name] == found:
+        return find(Backbone, model.backbone)
+    found = look_up(model).pipeline_class
+    known: dict[str, type[Backbone]] = {name: find(Backbone, name) for name in names(Backbone)}
+    for cls in known.values():
+        if cls.pipeline_class.__name__ == found:
             return cls
-    supported = ", ".join(f"{read[name]} ({name})" for name in read)
+    supported = ", ".join(f"{cls.pipeline_class.__name__} ({name})" for name, cls in known.items())
     raise InputError(f"model.path {model.path}: it is a {found}; supported are {supported}")
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +223,9 @@ class Workflow:
     def _check(self) -> None:
         """Everything that can be found wrong before any long work."""
         given = self.recipe
-        components.backbone_of(given.model)
+        backbone = components.backbone_of(given.model)
+        backbone.check(given.model)
+        self.recipe = replace(given, model=replace(given.model, backbone=components.name_of(backbone)))
         labels = given.sample.labels
         self.prompts = _items(given.prompts, "prompts", labels.judge if labels else None)
         if self._pretrains:

@@ -8,12 +8,12 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
-from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 from ddspo import draws
+from ddspo.backbones._autoencoder import Autoencoder
 from ddspo.backbones._model import PACKAGE as PACKAGE
 from ddspo.backbones._model import Found as Found
 from ddspo.backbones._model import Model as Model
@@ -72,12 +72,7 @@ class Backbone(ABC):
             InputError: There is no such model, it cannot be reached or loaded, it is of another class, or has no use
                 for an option.
         """
-        found = look_up(model)
-        if found.pipeline_class != cls.pipeline_class.__name__:
-            raise InputError(
-                f"model.path {model.path}: it is a {found.pipeline_class}, and {cls.__module__.rpartition('.')[2]} "
-                f"reads {cls.pipeline_class.__name__}: leave model.backbone out"
-            )
+        found = cls.check(model)
         checker = {"safety_checker": None, "requires_safety_checker": False}
         optional = checker if "safety_checker" in found.model_index else {}
         dtype = cls.dtypes(DTYPES[model.dtype])
@@ -90,6 +85,21 @@ class Backbone(ABC):
         if pipeline.vae.dtype == torch.float16 and pipeline.vae.config.get("force_upcast"):
             pipeline.vae.to(torch.float32)  # its activations overflow; diffusers' pipelines cast it at every decoding
         return cls.of(pipeline, model)
+
+    @classmethod
+    def check(cls, model: Model) -> Found:
+        """Look a model up without loading its weights.
+
+        Raises:
+            InputError: There is no such model, it cannot be reached, or it is of another class.
+        """
+        found = look_up(model)
+        if found.pipeline_class != cls.pipeline_class.__name__:
+            raise InputError(
+                f"model.path {model.path}: it is a {found.pipeline_class}, and model.backbone {model.backbone} reads "
+                f"{cls.pipeline_class.__name__}: leave model.backbone out"
+            )
+        return found
 
     @classmethod
     def of(cls, pipeline: Any, model: Model) -> Self:
@@ -223,31 +233,25 @@ class Backbone(ABC):
         """The inverse of `pack`."""
         return latents
 
-    @torch.no_grad()
+    @property
+    def autoencoder(self) -> Autoencoder:
+        """Between images and latents."""
+        return Autoencoder(self.pipeline.vae, self.pipeline.image_processor)
+
     def decode(self, latents: Tensor) -> list[np.ndarray]:
         """Images of latents in model space, each [H, W, 3] uint8."""
-        vae = self.pipeline.vae
-        mean, std = self._statistics()
-        z = (latents.to(self.device) / vae.config.scaling_factor * std + mean).to(vae.dtype)
-        images = self.pipeline.image_processor.postprocess(vae.decode(z, return_dict=False)[0], output_type="np")
-        return list((images * 255).round().astype(np.uint8))
+        return self.autoencoder.decode(latents)
 
     def to_latents(self, images: Sequence[np.ndarray]) -> Tensor:
         """Latents in model space, [N, *latent_shape] float32, of images [H, W, 3] uint8, whatever their size.
 
         They are cropped around their centre and resized, and the autoencoder's mode is taken: no noise is added.
         """
-        height, width = (self.call[name] for name in ("height", "width"))
-        whole = [Image.fromarray(image) for image in images]
-        process = self.pipeline.image_processor
-        x = torch.cat([process.preprocess(one, height, width, resize_mode="crop") for one in whole])
-        mean, std = self._statistics()
-        return (self._code(x) - mean) / std * self.pipeline.vae.config.scaling_factor
+        return self.autoencoder.encode(images, self.call["height"], self.call["width"])
 
     def features(self, images: Sequence[np.ndarray]) -> Tensor:
-        """The autoencoder's own code of images, averaged over 4 x 4 cells: [N, F] float32."""
-        x = self.pipeline.image_processor.preprocess(np.stack(images).astype(np.float32) / 255)
-        return nn.functional.adaptive_avg_pool2d(self._code(x), 4).flatten(1)
+        """The autoencoder's own code of images of one size, averaged over 4 x 4 cells: [N, F] float32."""
+        return self.autoencoder.features(images)
 
     def save_lora(self, folder: Path, layers: dict[str, Tensor], metadata: dict[str, Any]) -> None:
         """Write adapter weights as the pipeline's own LoRA file, rank and alpha in its header."""
@@ -281,16 +285,3 @@ class Backbone(ABC):
             return (self.resolution // self.pipeline.vae_scale_factor,) * 2
         height, width = (made_for, made_for) if isinstance(made_for, int) else made_for
         return height, width
-
-    def _statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and scale of the autoencoder's code before `scaling_factor`, [1, C or 1, 1, 1] each."""
-        config = self.pipeline.vae.config
-        mean = torch.tensor(config.get("latents_mean") or [config.get("shift_factor") or 0.0], device=self.device)
-        std = torch.tensor(config.get("latents_std") or [1.0], device=self.device)
-        return mean.view(1, -1, 1, 1), std.view(1, -1, 1, 1)
-
-    @torch.no_grad()
-    def _code(self, x: Tensor) -> Tensor:
-        vae = self.pipeline.vae
-        code = vae.encode(x.to(self.device, vae.dtype), return_dict=False)[0]
-        return (code if isinstance(code, Tensor) else code.mode()).float()
