@@ -219,7 +219,6 @@ def test_the_card_says_what_is_known(lora_run: Path) -> None:
     result.write_card()
     card = ModelCard.load(lora_run / "aligned/README.md")
     assert card.data.to_dict() == {
-        "base_model_relation": "adapter",
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image",
         "tags": ["text-to-image", "diffusers", "ddspo", "preference-alignment", "lora"],
@@ -237,7 +236,7 @@ def test_the_card_says_what_is_known(lora_run: Path) -> None:
     assert "<td>colors</td>\n<td>0.000</td>\n<td>1.000</td>" in rendered(text)
     assert "| distance | 8.000 | 10.000 |" in text
     assert "diversity" not in text
-    assert ModelCard(text).data.to_dict()["base_model_relation"] == "finetune"
+    assert "lora" not in ModelCard(text).data.tags
 
 
 def test_hostile_text_is_only_text(lora_run: Path, tmp_path: Path) -> None:
@@ -297,4 +296,7 @@ def test_the_code_of_the_card_for_hub_ids_and_packages(tmp_path: Path, tiny_fold
         assert (
             f"    pipeline = StableDiffusionPipeline.{call}\n    pipeline.load_lora_weights('me/mine')\n" in card.text
         )
-        assert card.data.to_dict().get("base_model") == (path if path == "some/base" else None)
+        data = card.data.to_dict()
+        assert (data.get("base_model"), data.get("base_model_relation")) == (
+            ("some/base", "adapter") if path == "some/base" else (None, None)
+        )

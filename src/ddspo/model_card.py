@@ -30,10 +30,10 @@ def model_card(aligned: Aligned, how: Export, where: str, settings: Row, report:
     """
     terms = licence(aligned.model)
     whole = not (aligned.is_lora and how.keeps_lora)
-    base = aligned.base()
+    base, on_hub = aligned.base, local(aligned.model.path) is None
     data = ModelCardData(
-        base_model=base if local(aligned.model.path) is None else None,
-        base_model_relation="finetune" if whole else "adapter",
+        base_model=base if on_hub else None,
+        base_model_relation=("finetune" if whole else "adapter") if on_hub else None,
         library_name="diffusers",
         pipeline_tag="text-to-image",
         tags=["text-to-image", "diffusers", "ddspo", "preference-alignment", *([] if whole else ["lora"])],

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ddspo import components, recipe
+from ddspo.backbones.base import Backbone
 from ddspo.errors import InputError
 from ddspo.exports.base import Aligned, Export
 from ddspo.exports.diffusers import Diffusers
@@ -46,7 +47,9 @@ class Result:
     def aligned(self) -> Aligned:
         """The weights and their base."""
         model = self.recipe.model
-        return Aligned(self.recipe.name, self.folder.aligned, model, components.backbone_of(model))
+        # Where the recipe names it, the base itself need not be at hand.
+        known = components.find(Backbone, model.backbone) if model.backbone else components.backbone_of(model)
+        return Aligned(self.recipe.name, self.folder.aligned, model, known)
 
     def file_name(self, how: Export) -> str:
         """Name of an export, where the user gives none."""

@@ -17,6 +17,8 @@ from ddspo.exports._keys import Adapter, from_diffusers
 
 Dtype = Literal["fp32", "bf16", "fp16"]
 LORA = "pytorch_lora_weights.safetensors"
+PEFT = ("adapter_config.json", "adapter_model.safetensors")
+"""PEFT's own files, where diffusers has no LoRA loader for a pipeline."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,13 @@ class Aligned:
     @property
     def is_lora(self) -> bool:
         """Whether it is a LoRA beside the base, and not a pipeline of its own."""
-        return (self.folder / LORA).is_file()
+        return bool(self.lora_files)
+
+    @property
+    def lora_files(self) -> tuple[str, ...]:
+        """Names of the files that make the LoRA up; none of a whole pipeline."""
+        kinds = ((LORA,), PEFT)
+        return next((names for names in kinds if all((self.folder / name).is_file() for name in names)), ())
 
     @property
     def pipeline_class(self) -> str:
@@ -60,21 +68,29 @@ class Aligned:
         Raises:
             InputError: The file is broken, or lacks what tells its scale.
         """
-        path = self.folder / LORA
+        path, prefix = self.folder / self.lora_files[-1], self.backbone.denoiser_name
         try:
             with safe_open(path, "pt") as file:
                 weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-                notes = json.loads((file.metadata() or {})["lora_adapter_metadata"])
-            alpha = float(notes[f"{self.backbone.denoiser_name}.lora_alpha"])
+                header = file.metadata() or {}
+            if self.lora_files == PEFT:
+                prefix = "base_model.model"
+                alpha = float(json.loads((self.folder / PEFT[0]).read_text(encoding="utf-8"))["lora_alpha"])
+            else:
+                alpha = float(json.loads(header["lora_adapter_metadata"])[f"{prefix}.lora_alpha"])
         except (SafetensorError, json.JSONDecodeError, KeyError) as error:
             raise InputError(f"{path}: no whole LoRA file with its alpha ({error}): run `ddspo train` again") from None
         if not all(tensor.isfinite().all() for tensor in weights.values()):
             raise InputError(f"{path}: holds numbers that are not finite: train again with a smaller train.lr")
-        return from_diffusers(weights, self.backbone.denoiser_name, alpha)
+        return from_diffusers(weights, prefix, alpha)
 
+    @property
     def base(self) -> str:
-        """What people call the base: its hub id, or a folder's name without the way there."""
-        return self.model.path if local(self.model.path) is None else self.model.path.rstrip("/").rpartition("/")[2]
+        """What people call the base: its hub id, its place in a package, or a folder's name without the way there."""
+        path = self.model.path
+        if path.startswith(PACKAGE) or local(path) is None:
+            return path.removeprefix(PACKAGE)
+        return path.rstrip("/").rpartition("/")[2]
 
     def code(self, *lines: str, pipeline: str = "") -> str:
         """Python, indented as a Markdown code block, that loads a pipeline and makes an image.
@@ -89,8 +105,11 @@ class Aligned:
             head, arguments = ["from importlib.resources import files", *head], f"files({package!r}) / {rest!r}"
         elif not pipeline:
             pins = {"revision": self.model.revision, "variant": self.model.variant}
-            arguments = ", ".join([repr(self.base()), *(f"{key}={value!r}" for key, value in pins.items() if value)])
-        last = "image = pipeline('a red cube on a blue sphere', generator=torch.manual_seed(0)).images[0]"
+            arguments = ", ".join([repr(self.base), *(f"{key}={value!r}" for key, value in pins.items() if value)])
+        side, length = self.model.resolution, self.model.max_length
+        call = {"height": side, "width": side, "max_sequence_length": length}
+        more = "".join(f", {name}={value}" for name, value in call.items() if value)
+        last = f"image = pipeline('a red cube on a blue sphere', generator=torch.manual_seed(0){more}).images[0]"
         rows = [*head, "", f"pipeline = {self.pipeline_class}.from_pretrained({arguments})", *lines, last]
         return "".join(f"    {row}".rstrip() + "\n" for row in rows)
 

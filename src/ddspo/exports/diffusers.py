@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from ddspo.errors import InputError
-from ddspo.exports.base import LORA, Aligned, Export
+from ddspo.exports.base import PEFT, Aligned, Export
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,17 @@ class Diffusers(Export):
         if aligned.is_lora:
             aligned.adapter()
             path.mkdir()
-            shutil.copy2(aligned.folder / LORA, path / LORA)
+            for name in aligned.lora_files:
+                shutil.copy2(aligned.folder / name, path / name)
         else:
             shutil.copytree(aligned.folder, path, ignore=shutil.ignore_patterns(".*", "README.md"))
 
     def usage(self, aligned: Aligned, where: str) -> str:
         """Lines of Python."""
+        if aligned.lora_files == PEFT:
+            part = f"pipeline.{aligned.backbone.denoiser_name}"
+            load = f"{part} = PeftModel.from_pretrained({part}, {where!r}).merge_and_unload()"
+            return aligned.code("from peft import PeftModel", "", load)
         if aligned.is_lora:
             return aligned.code(f"pipeline.load_lora_weights({where!r})")
         return aligned.code(pipeline=repr(where))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 import torch
+from diffusers.loaders.lora_base import LoraBaseMixin
 from typing_extensions import Doc
 
 from ddspo.backbones.base import DTYPES
@@ -26,16 +27,19 @@ class Merged(Export):
 
     def write(self, aligned: Aligned, path: Path) -> None:
         """Load, add, save."""
-        dtype = self.dtype or aligned.model.dtype
         if aligned.is_lora:
             backbone = aligned.backbone.load(aligned.model)
+            kept = next(backbone.denoiser.parameters()).dtype
             backbone.denoiser.to(torch.float32)
             backbone.load_lora(aligned.folder)
-            backbone.pipeline.unload_lora_weights()
+            if isinstance(backbone.pipeline, LoraBaseMixin):
+                backbone.pipeline.unload_lora_weights()
+            backbone.denoiser.to(kept)
         else:
             whole = dataclasses.replace(aligned.model, path=str(aligned.folder), revision=None, variant=None)
             backbone = aligned.backbone.load(whole)
-        backbone.pipeline.to(dtype=DTYPES[dtype])
+        if self.dtype:
+            backbone.pipeline.to(dtype=DTYPES[self.dtype])
         backbone.save(path)
 
     def usage(self, aligned: Aligned, where: str) -> str:
