@@ -1,0 +1,158 @@
+"""Every format on every backbone: what another program reads predicts what the policy predicts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ddspo import components
+from ddspo.adaptations.lora import LoRA
+from ddspo.backbones.base import Backbone, Model
+from ddspo.errors import InputError
+from ddspo.exports.base import Aligned, Export
+from ddspo.exports.comfyui import ComfyUI
+from ddspo.exports.diffusers import Diffusers
+from ddspo.exports.kohya import Kohya
+from ddspo.exports.merged import Merged
+from ddspo.stages.export import export
+from ddspo.training.policies import Policies
+
+KOHYA = {"sd", "sdxl", "flux"}
+COMFYUI = {"sd", "sdxl", "sd3", "flux", "pixart"}
+BACKBONES = components.names(Backbone)
+
+
+@dataclass
+class Finished:
+    """A trained LoRA of rank 4 and alpha 8, and what its policy predicts."""
+
+    aligned: Aligned
+    backbone: Backbone
+    inputs: tuple[Tensor, Tensor, Mapping[str, Tensor]]
+    expected: Tensor
+
+    @torch.no_grad()
+    def agrees(self, denoiser: nn.Module) -> None:
+        found = self.backbone.predict(denoiser, *self.inputs)
+        torch.testing.assert_close(found, self.expected, rtol=1e-4, atol=1e-5)
+
+    def plain(self) -> Any:
+        """The base in its own pipeline class; it predicts something else."""
+        pipeline = self.backbone.pipeline_class.from_pretrained(self.aligned.model.path)
+        with pytest.raises(AssertionError):
+            self.agrees(getattr(pipeline, self.backbone.denoiser_name))
+        return pipeline
+
+    def write(self, how: Export, folder: Path) -> Path:
+        out = folder / f"out{how.suffix}"
+        export(self.aligned, how, out, "a card")
+        return out
+
+
+@pytest.fixture(scope="module", params=BACKBONES)
+def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folder = tmp_path_factory.mktemp(request.param)
+    cls = components.find(Backbone, request.param)
+    backbone, adaptation = cls.tiny(), LoRA(rank=4, alpha=8.0)
+    backbone.save(folder / "base")
+    policies = Policies.of(backbone, adaptation, seed=0)
+    generator = torch.Generator().manual_seed(3)
+    x, t = torch.randn(2, *backbone.latent_shape, generator=generator), torch.tensor([10, 500])
+    condition = backbone.encode(["a red cube", "two cats"])
+    with torch.no_grad():
+        for parameter in policies.denoiser.parameters():
+            if parameter.requires_grad:
+                parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+        expected = policies.policy(x, t, condition)
+    adaptation.save(backbone, folder / "aligned")
+    aligned = Aligned("small", folder / "aligned", Model(str(folder / "base"), request.param), cls)
+    return Finished(aligned, backbone, (x, t, condition), expected)
+
+
+def test_the_code_of_the_card_loads_it(finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder where base and export lie under their names."""
+    finished.write(Diffusers(), tmp_path)
+    (tmp_path / "base").symlink_to(finished.aligned.model.path)
+    monkeypatch.chdir(tmp_path)
+    lines = Diffusers().usage(finished.aligned, "out").splitlines()
+    assert all(line.startswith("    ") for line in lines if line)
+    found: dict[str, Any] = {}
+    exec("\n".join(line[4:] for line in lines if "image =" not in line), found)
+    finished.agrees(getattr(found["pipeline"], finished.backbone.denoiser_name))
+
+
+def test_merged_predicts_the_same(finished: Finished, tmp_path: Path) -> None:
+    pipeline = finished.backbone.pipeline_class.from_pretrained(finished.write(Merged(), tmp_path))
+    denoiser = getattr(pipeline, finished.backbone.denoiser_name)
+    finished.agrees(denoiser)
+    assert not [name for name, _ in denoiser.named_parameters() if "lora" in name]
+
+
+@pytest.mark.parametrize(("how", "known"), [(Kohya(), KOHYA), (ComfyUI(), COMFYUI)], ids=["kohya", "comfyui"])
+def test_other_tools(how: Export, known: set[str], finished: Finished, tmp_path: Path) -> None:
+    """U-Nets through diffusers' reader of kohya's names; transformers by hand, weight by weight."""
+    name = components.name_of(finished.backbone)
+    if name not in known:
+        with pytest.raises(InputError, match=f"no such format for {finished.aligned.pipeline_class}: use --format"):
+            finished.write(how, tmp_path)
+        return
+    file, pipeline = finished.write(how, tmp_path), finished.plain()
+    if finished.backbone.denoiser_name == "unet":
+        pipeline.load_lora_weights(file)
+    elif name == "flux" and isinstance(how, Kohya):
+        add_fused(pipeline.transformer, load_file(file))
+    else:
+        add(pipeline.transformer, load_file(file))
+    finished.agrees(getattr(pipeline, finished.backbone.denoiser_name))
+
+
+@torch.no_grad()
+def add(denoiser: nn.Module, weights: dict[str, Tensor]) -> None:
+    """What ComfyUI does with transformer.NAME.lora_A and lora_B and no alpha: W + B A."""
+    for key in [key for key in weights if key.endswith(".lora_A.weight")]:
+        name = key.removeprefix("transformer.").removesuffix(".lora_A.weight")
+        denoiser.get_submodule(name).weight += weights.pop(key.replace("lora_A", "lora_B")) @ weights.pop(key)
+    assert weights == {}
+
+
+@torch.no_grad()
+def add_fused(denoiser: nn.Module, weights: dict[str, Tensor]) -> None:
+    """FLUX.1 under its original names, where the rows of query, key and value lie below one another."""
+    places = {
+        "double_blocks_{}_img_attn_qkv": ("transformer_blocks.{}.attn", ("to_q", "to_k", "to_v")),
+        "double_blocks_{}_txt_attn_qkv": ("transformer_blocks.{}.attn", ("add_q_proj", "add_k_proj", "add_v_proj")),
+        "double_blocks_{}_img_attn_proj": ("transformer_blocks.{}.attn", ("to_out.0",)),
+        "double_blocks_{}_txt_attn_proj": ("transformer_blocks.{}.attn", ("to_add_out",)),
+        "single_blocks_{}_linear1": (
+            "single_transformer_blocks.{}",
+            ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
+        ),
+    }
+    for pattern, (parent, names) in places.items():
+        for block in range(2):
+            key = f"lora_unet_{pattern.format(block)}"
+            if f"{key}.alpha" in weights:
+                down, up = weights.pop(f"{key}.lora_down.weight"), weights.pop(f"{key}.lora_up.weight")
+                update = weights.pop(f"{key}.alpha") / down.shape[0] * up @ down
+                targets = [denoiser.get_submodule(f"{parent.format(block)}.{name}").weight for name in names]
+                for target, rows in zip(targets, update.split([len(target) for target in targets]), strict=True):
+                    target += rows
+    assert weights == {}
+
+
+@pytest.mark.parametrize("name", sorted(COMFYUI - {"sd", "sdxl"}))
+def test_modules_that_comfyui_would_skip_are_refused(name: str, tmp_path: Path) -> None:
+    cls = components.find(Backbone, name)
+    backbone, adaptation = cls.tiny(), LoRA(targets=("to_q", "proj_out"))
+    adaptation.attach(backbone, 0)
+    adaptation.save(backbone, tmp_path / "aligned")
+    with pytest.raises(InputError, match="ComfyUI has no place for proj_out: use --format"):
+        export(
+            Aligned("small", tmp_path / "aligned", Model("x", name), cls), ComfyUI(), tmp_path / "x.safetensors", ""
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["aligned"]
