@@ -140,6 +140,8 @@ def list_() -> None:
 
 def main() -> None:
     """Entry point: an error of the user's is one line, printed by the first process; every process exits non-zero."""
+    for library in ("TRANSFORMERS", "DIFFUSERS"):  # read while they are imported, which `_quieten` is too late for
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")
     try:
         app(standalone_mode=True)
     except InputError as error:
