@@ -90,6 +90,23 @@ def test_the_evaluation_by_hand(configurations: Path, tmp_path: Path) -> None:
     assert counted(configurations, f"evaluate={group}").work.evaluate_forwards == 336
 
 
+def test_options_of_training_by_hand(configurations: Path) -> None:
+    """One latent spares one forward of either kind: 12 pairs take 24 frozen and 12 policy forwards.
+
+    Validations of 6 images after updates 2 of 3, 4 steps without guidance: once for the base and once for the policy,
+    48 forwards. A moving average is one more copy of the weights, in each of 2 + 1 checkpoints too.
+    """
+    plain = counted(configurations)
+    given = ("draw.latents=winner", "train.average=0.9", "validation={every: 2, guidance: 1, steps: 4, scored: 6}")
+    found = counted(configurations, *given)
+    assert (found.work.frozen_forwards, found.work.policy_forwards) == (24, 12)
+    assert (plain.work.validation_forwards, found.work.validation_forwards) == (0, 48)
+    adapter = plain.device.trained_bytes
+    assert (plain.device.average_bytes, found.device.average_bytes) == (0, adapter)
+    assert found.disk.checkpoints_bytes == 3 * 4 * adapter
+    assert found.device.total_bytes == plain.device.total_bytes + adapter
+
+
 def test_operations_of_a_linear_network() -> None:
     """With m x k by k x n, 2 m k n operations; torch counts them, this pins what is asked of it."""
     with torch.utils.flop_counter.FlopCounterMode(display=False) as counter:

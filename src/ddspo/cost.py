@@ -24,6 +24,7 @@ from ddspo.prompt_files import read_prompts
 from ddspo.recipe import Recipe
 from ddspo.stages.evaluate import MODELS, Evaluation
 from ddspo.training.policies import Policies
+from ddspo.training.validation import Validation
 
 BRANCHES = len(Pair._fields)
 HALF = 2
@@ -42,6 +43,7 @@ class Work:
     train_texts: Annotated[int, Doc("texts encoded before training, at most: a prompt and a degraded one a pair")]
     frozen_forwards: Annotated[int, Doc("forwards of frozen policies in training")]
     policy_forwards: Annotated[int, Doc("forwards of the policy in training; as many backwards")]
+    validation_forwards: Annotated[int, Doc("forwards of the pictures and scores on the way, at most")]
     evaluate_forwards: Annotated[int, Doc("forwards of the evaluation, at most")]
     forward_flops: Annotated[int, Doc("floating point operations of one forward")]
     total_flops: Annotated[int, Doc("of all forwards, a backward counted as two of them")]
@@ -73,6 +75,7 @@ class Device:
     trained_bytes: Annotated[int, Doc("trained weights, single precision")]
     gradients_bytes: Annotated[int, Doc("their gradients")]
     optimizer_bytes: Annotated[int, Doc("AdamW's two moments of each")]
+    average_bytes: Annotated[int, Doc("the moving average of the trained weights, if one is kept")]
     total_bytes: Annotated[int, Doc("sum; activations come on top and grow with train.device_batch")]
 
 
@@ -112,7 +115,7 @@ def cost(recipe: Recipe, backbone: Backbone) -> Cost:
         work=work,
         disk=Disk(
             pairs_bytes=latents,
-            checkpoints_bytes=recipe.train.keep * (trained + device.optimizer_bytes),
+            checkpoints_bytes=_kept(recipe) * (trained + device.average_bytes + device.optimizer_bytes),
             aligned_bytes=trained + beside,
         ),
         host=Host(latents_bytes=latents, conditions_bytes=work.train_texts * size(condition.values())),
@@ -155,6 +158,7 @@ def _work(recipe: Recipe, backbone: Backbone, flops: int) -> Work:
     sample = sampling.pairs * BRANCHES * backbone.evaluations(sampling.steps, sampling.guidance)
     spared = int(recipe.draw.latents == "winner")  # a single latent needs one prediction less of either kind
     frozen, policy = seen * (recipe.policy_pair.frozen_forwards - spared), seen * (BRANCHES - spared)
+    validation = _validation(recipe.validation, training.steps, backbone)
     evaluate = _evaluation(recipe.evaluate, backbone) if recipe.evaluate else 0
     return Work(
         pairs=sampling.pairs,
@@ -165,10 +169,23 @@ def _work(recipe: Recipe, backbone: Backbone, flops: int) -> Work:
         train_texts=sampling.pairs * BRANCHES,
         frozen_forwards=frozen,
         policy_forwards=policy,
+        validation_forwards=validation,
         evaluate_forwards=evaluate,
         forward_flops=flops,
-        total_flops=flops * (sample + frozen + 3 * policy + evaluate),
+        total_flops=flops * (sample + frozen + 3 * policy + validation + evaluate),
     )
+
+
+def _kept(recipe: Recipe) -> int:
+    """Checkpoints: the newest, and the best where there are scores."""
+    return recipe.train.keep + int(bool(recipe.validation.every and recipe.validation.scored))
+
+
+def _validation(settings: Validation, updates: int, backbone: Backbone) -> int:
+    """The base once, then the policy at each validation."""
+    rounds = 1 + updates // settings.every if settings.every else 0
+    images = max(settings.pictures, settings.scored)
+    return rounds * images * backbone.evaluations(settings.steps, settings.guidance)
 
 
 def _evaluation(settings: Evaluation, backbone: Backbone) -> int:
@@ -197,12 +214,14 @@ def _device(recipe: Recipe, backbone: Backbone) -> tuple[Device, int]:
     others = sum(network_size(p) for p in parts if isinstance(p, nn.Module) and p is not backbone.denoiser)
     policies = Policies.of(backbone, recipe.adaptation, seed=0)
     trained = size(parameter for group in policies.groups().values() for parameter in group)
+    average = trained if recipe.train.average else 0
     device = Device(
         frozen_bytes=frozen,
         others_bytes=others,
         trained_bytes=trained,
         gradients_bytes=trained,
         optimizer_bytes=2 * trained,
-        total_bytes=frozen + others + 4 * trained,
+        average_bytes=average,
+        total_bytes=frozen + others + 4 * trained + average,
     )
     return device, size(policies.weights().values())

@@ -30,6 +30,8 @@ from ddspo.stages.pretrain import Pretraining
 from ddspo.stages.sample import Sampling
 from ddspo.training.drawing import Drawing
 from ddspo.training.fit import Optimisation
+from ddspo.training.trackers import Tracker
+from ddspo.training.validation import Validation
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
@@ -54,6 +56,12 @@ class Recipe:
     draw: Annotated[Drawing, Doc("how the pairs of a step are drawn and weighed")] = field(default_factory=Drawing)
     adaptation: Annotated[Adaptation, Doc("which weights are trained")] = field(default_factory=LoRA)
     train: Annotated[Optimisation, Doc("how they are trained")] = field(default_factory=Optimisation)
+    validation: Annotated[Validation, Doc("pictures and a score while it is trained")] = field(
+        default_factory=Validation
+    )
+    trackers: Annotated[tuple[Tracker, ...], Doc("who else gets the log of training; their files go to trackers/")] = (
+        "tensorboard",
+    )
     evaluate: Annotated[Evaluation | None, Doc("how base and aligned are compared; null: not at all")] = None
 
 

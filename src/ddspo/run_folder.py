@@ -15,9 +15,12 @@ from typing import Any
 
 import yaml
 
-from ddspo.errors import InputError
+from ddspo.errors import InputError, Stopped
 
 Row = dict[str, Any]
+
+MENDS = ("lr", "max_grad_norm")
+"""Settings that may change where a guard stopped a stage: what is done stays, and the log says which rate it had."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,16 @@ class RunFolder:
     def log(self) -> Path:
         """One row of health metrics an update."""
         return self.path / "log.jsonl"
+
+    @property
+    def validation(self) -> Path:
+        """Folder of grids, one an update: base above, policy below."""
+        return self.path / "validation"
+
+    @property
+    def trackers(self) -> Path:
+        """Folder of what experiment trackers keep."""
+        return self.path / "trackers"
 
     @property
     def aligned(self) -> Path:
@@ -122,8 +135,11 @@ class RunFolder:
             InputError: The stage was begun with other settings.
         """
         entry = self.stages().get(name, {})
-        if entry and entry["settings"] != settings:
-            where = ", ".join(sorted(differences(entry["settings"], settings)))
+        changed = set(differences(entry["settings"], settings)) if entry else set()
+        if entry.get("stopped"):
+            changed = {key for key in changed if key.rpartition(".")[2] not in MENDS}
+        if changed:
+            where = ", ".join(sorted(changed))
             raise InputError(
                 f"{self.path}: stage {name} was begun with another {where}: choose another name=..., or add --fresh "
                 f"to `ddspo {name}` or `ddspo run`, which throws away what this stage and later ones left"
@@ -133,6 +149,8 @@ class RunFolder:
     @contextmanager
     def stage(self, name: str, settings: Any, *, writes: bool = True) -> Iterator[bool]:
         """Enter a stage; yields whether there is work left. Leaving without an error marks it finished.
+
+        A stage that a guard stopped is marked too, and may go on with other `MENDS`.
 
         Args:
             name: The stage's name.
@@ -148,13 +166,16 @@ class RunFolder:
             return
         began, spent = time.monotonic(), entry.get("seconds", 0.0)
         self._record(name, writes, settings=settings, seconds=spent, finished=False)
-        done = False
+        state: dict[str, bool] = {"finished": False}
         try:
             yield True
-            done = True
+            state = {"finished": True}
+        except Stopped:
+            state = {"finished": False, "stopped": True}
+            raise
         finally:
             seconds = round(spent + time.monotonic() - began, 2)
-            self._record(name, writes, settings=settings, seconds=seconds, finished=done)
+            self._record(name, writes, settings=settings, seconds=seconds, **state)
 
     def clear(self, names: Iterable[str]) -> None:
         """Forget some stages and delete their files, and nothing else."""
@@ -171,7 +192,7 @@ class RunFolder:
             "degrade": (self.prompts,),
             "sample": (self.pairs, pictures / "pairs"),
             "pretrain": (self.pretraining.path, self.policies),
-            "train": (self.checkpoints, self.log, self.aligned),
+            "train": (self.checkpoints, self.log, self.validation, self.trackers, self.aligned),
             "evaluate": (self.parts, self.scores, self.evaluation, pictures / "base", pictures / "aligned"),
             "report": (self.report_html, self.report_json, self.aligned / "README.md"),
         }

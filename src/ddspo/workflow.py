@@ -3,7 +3,6 @@
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -29,14 +28,17 @@ from ddspo.stages.pretrain import pretrain
 from ddspo.stages.report import report
 from ddspo.stages.sample import read_pairs, sample
 from ddspo.stages.train import Method, train
+from ddspo.training import processes
 from ddspo.training.drawing import check_drawing
 from ddspo.training.fit import check_batch
+from ddspo.training.trackers import tracked
+from ddspo.training.validation import Validator
 
 STAGES = ("degrade", "sample", "pretrain", "train", "evaluate", "report")
 PACKAGES = ("ddspo", "torch", "diffusers", "transformers", "accelerate", "peft", "numpy")
 
-MECHANICAL = ("device_batch", "checkpoint_every", "keep")
-"""Training options that change memory or disk but not the result: an interrupted run may go on with others."""
+MECHANICAL = ("device_batch", "checkpoint_every", "keep", "guards")
+"""Training options that change memory, disk or when it stops, but not the result: a run may go on with others."""
 
 
 @dataclass
@@ -56,7 +58,8 @@ class Workflow:
         Raises:
             InputError: Anything in the recipe cannot work.
         """
-        accelerator = _accelerator(given)
+        folder = RunFolder(Path(given.out) / given.name)
+        accelerator = processes.accelerator(given.train, given.model.dtype, given.trackers, folder.trackers)
         flow = cls(given, accelerator, Progress(speaks=accelerator.is_main_process))
         flow._check()
         cleared = STAGES[STAGES.index(fresh_from) :] if fresh_from else ()
@@ -133,13 +136,27 @@ class Workflow:
     def _method(self) -> Method:
         given = self.recipe
         pretrained = given.pretrain.adaptation if self._pretrains else None
-        return Method(given.policy_pair, given.objective, given.adaptation, given.reference, pretrained, given.draw)
+        validator = self._validator if given.validation.every else None
+        return Method(
+            given.policy_pair, given.objective, given.adaptation, given.reference, pretrained, given.draw, validator
+        )
+
+    def _validator(self, base: Backbone) -> Validator:
+        given = self.recipe
+        return Validator(
+            settings=given.validation,
+            backbone=base,
+            items=self.items["validation"] if given.evaluate else self.prompts,
+            metric=given.evaluate.metric if given.evaluate else None,
+            seed=given.seed,
+            folder=self.folder.validation,
+            accelerator=self.accelerator,
+        )
 
     def _train(self) -> None:
-        given, data = self.recipe, read_pairs(self.folder)
-        train(
-            self.folder, self._backbone(), data, self._method, given.train, given.seed, self.accelerator, self.progress
-        )
+        given, data, backbone = self.recipe, read_pairs(self.folder), self._backbone()
+        with tracked(self.accelerator, given.name, self.folder.trackers, components.plain(given)):
+            train(self.folder, backbone, data, self._method, given.train, given.seed, self.accelerator, self.progress)
         self._write_card()
 
     def _evaluate(self) -> None:
@@ -233,6 +250,8 @@ class Workflow:
         self._method.check(given.train, degraded=labels is None)
         if self._degradation:
             self._degradation([row["prompt"] for row in self.prompts], [0] * len(self.prompts))
+        if given.validation.every and given.validation.scored and not given.evaluate:
+            raise InputError("validation.scored: the recipe has no evaluate group whose metric could judge: use 0")
         check_drawing(given.draw, given.policy_pair, [row["prompt"] for row in self.prompts])
         if given.evaluate:
             self._check_evaluation(given.evaluate)
@@ -256,22 +275,6 @@ class Workflow:
         }
         write_text(self.folder.recipe, recipe.dump(self.recipe))
         write_json(self.folder.environment, {"versions": versions, "machine": machine})
-
-
-def _accelerator(given: Recipe) -> Accelerator:
-    """Training runs under autocast in the model's own precision; with fp32, in what Accelerate is set to."""
-    accumulation = check_batch(given.train, int(os.environ.get("WORLD_SIZE", "1")))
-    dtype = given.model.dtype
-    precision = None if dtype == "fp32" else dtype
-    try:
-        accelerator = Accelerator(gradient_accumulation_steps=accumulation, mixed_precision=precision)
-    except ValueError as error:
-        raise InputError(f"model.dtype {dtype}: {error}: choose another") from None
-    if precision and not accelerator.native_amp:
-        raise InputError(
-            f"model.dtype {dtype}: training in it needs a GPU: choose bf16 or fp32 on {accelerator.device}"
-        )
-    return accelerator
 
 
 def _items(path: str, name: str, metric: Metric | None) -> list[Row]:

@@ -48,7 +48,7 @@ def pretrain(
     seeds = Pair("winner", "loser").map(lambda who: draws.stable_seed(seed, "adapter", who) % 2**32)
     imitators = Imitators.of(backbone, adaptation, seeds)
     conditions = Conditions(backbone, data.texts)
-    Fit(
+    fit = Fit(
         name="pretrain",
         accelerator=accelerator,
         trained=imitators,
@@ -63,9 +63,11 @@ def pretrain(
         ),
         settings=settings.train,
         folder=run.pretraining,
-    ).run(progress)
+    )
+    fit.run(progress)
     if accelerator.is_main_process:
-        for who, behaviour in zip(("winner", "loser"), imitators.trained, strict=True):
-            shutil.rmtree(run.policies / who, ignore_errors=True)
-            replace_atomically(run.policies / who, lambda path: adaptation.save(backbone, path, behaviour))  # noqa: B023
+        with fit.averaged():
+            for who, behaviour in zip(("winner", "loser"), imitators.trained, strict=True):
+                shutil.rmtree(run.policies / who, ignore_errors=True)
+                replace_atomically(run.policies / who, lambda path: adaptation.save(backbone, path, behaviour))  # noqa: B023
     accelerator.wait_for_everyone()

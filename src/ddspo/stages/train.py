@@ -1,6 +1,7 @@
 """pairs/ -> checkpoints/, log.jsonl, aligned/: the policy, by the one training loop."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -21,13 +22,15 @@ from ddspo.training.drawing import PLAIN, Drawing, check_drawing
 from ddspo.training.fit import Fit, Optimisation
 from ddspo.training.policies import Policies, Pretrained
 from ddspo.training.steps import preference_step
+from ddspo.training.validation import Validator
 
 
 @dataclass(frozen=True)
 class Method:
     """What is trained, towards what, by which loss, and on which draws.
 
-    `pretrained` says how winner and loser were trained, for a policy pair that asks for them.
+    `pretrained` says how winner and loser were trained, for a policy pair that asks for them; `validator` makes who
+    looks at the policy on the way, from the base.
     """
 
     policy_pair: PolicyPair
@@ -36,6 +39,7 @@ class Method:
     reference: Reference = field(default_factory=FrozenReference)
     pretrained: Adaptation | None = None
     drawing: Drawing = PLAIN
+    validator: Callable[[Backbone], Validator] | None = None
 
     def check(self, settings: Optimisation, *, degraded: bool) -> None:
         """Refuse what cannot work together; `degraded` says whether the pairs have degraded prompts.
@@ -69,6 +73,7 @@ def train(
     backbone.to(accelerator.device)
     conditions = Conditions(backbone, data.texts)
     pretrained = Pretrained(method.pretrained, run.policies) if method.pretrained else None
+    validator = method.validator(backbone) if method.validator else None
     policies = Policies.of(
         backbone, method.adaptation, draws.stable_seed(seed, "adapter") % 2**32, pretrained, method.reference
     )
@@ -80,9 +85,11 @@ def train(
         batches=Batches(data, conditions, settings.batch, seed, backbone.path, method.drawing),
         settings=settings,
         folder=run,
+        validator=validator,
     )
     fit.run(progress)
     if accelerator.is_main_process:
         shutil.rmtree(run.aligned, ignore_errors=True)
-        replace_atomically(run.aligned, lambda folder: method.adaptation.save(backbone, folder))
+        with fit.averaged():
+            replace_atomically(run.aligned, lambda folder: method.adaptation.save(backbone, folder))
     accelerator.wait_for_everyone()

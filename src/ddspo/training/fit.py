@@ -1,28 +1,29 @@
 """The only training loop: accumulate, clip, update, log, checkpoint; resumes where it was interrupted."""
 
-import json
-import math
-import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Annotated, Literal, Protocol
 
 import torch
 from accelerate import Accelerator
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Interval
 from diffusers.optimization import get_scheduler
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import Doc
 
-from ddspo.errors import InputError
+from ddspo.errors import InputError, Stopped
 from ddspo.objectives.base import Loss
 from ddspo.policy_pairs.base import View
 from ddspo.progress import Progress
-from ddspo.run_folder import RunFolder, read_rows, write_rows
+from ddspo.run_folder import RunFolder
+from ddspo.training.average import Average
 from ddspo.training.batches import Batches, mean_over
+from ddspo.training.checkpoints import Checkpoints, deep, flat
+from ddspo.training.guards import Guards, best, fault
+from ddspo.training.log import Log
+from ddspo.training.validation import Validator
 
 Step = Callable[[View], Loss]
 """The loss of one noised micro-batch: all that differs between kinds of training."""
@@ -45,7 +46,14 @@ class Optimisation:
     weight_decay: Annotated[float, Ge(0), Doc("AdamW's decoupled decay")] = 0.01
     max_grad_norm: Annotated[float, Gt(0), Doc("gradients are clipped to this norm")] = 1.0
     checkpoint_every: Annotated[int, Gt(0), Doc("updates between resumable checkpoints")] = 25
-    keep: Annotated[int, Gt(0), Doc("checkpoints kept, the newest")] = 2
+    keep: Annotated[
+        int, Gt(0), Doc("checkpoints kept, the newest; the one of the best validation score stays too")
+    ] = 2
+    average: Annotated[
+        Annotated[float, Interval(gt=0, lt=1)] | None,
+        Doc("decay of a moving average of the trained weights, which is then what is saved and validated; null: none"),
+    ] = None
+    guards: Annotated[Guards, Doc("what stops it")] = field(default_factory=Guards)
 
 
 class Trained(Protocol):
@@ -81,6 +89,7 @@ class Fit:
     Attributes:
         name: The stage, for messages.
         folder: Where log.jsonl and checkpoints/ go.
+        validator: Looks at the policy on the way, if anyone does.
     """
 
     name: str
@@ -90,6 +99,7 @@ class Fit:
     batches: Batches
     settings: Optimisation
     folder: RunFolder
+    validator: Validator | None = None
 
     def __post_init__(self) -> None:
         settings, self.groups = self.settings, self.trained.groups()
@@ -98,25 +108,32 @@ class Fit:
         parameters = [parameter for group in self.groups.values() for parameter in group]
         optimizer = torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
         *self.trained.networks, self.optimizer = self.accelerator.prepare(*self.trained.networks, optimizer)
-        # Not handed to `prepare`, which would step it once for every process.
-        self.schedule = get_scheduler(
-            settings.schedule, optimizer, num_warmup_steps=settings.warmup, num_training_steps=settings.steps
-        )
+        self.schedule = self._schedule(done=0)
+        self.average = Average(parameters, settings.average) if settings.average else None
+        self.checkpoints = Checkpoints(self.folder.checkpoints, settings.keep)
+        self.log = Log(self.folder.log, writes=self.accelerator.is_main_process)
 
     def run(self, progress: Progress) -> None:
-        """Train from the newest checkpoint, or from the start, to the last update."""
-        start = self._resume()
-        with progress.task(self.name, self.settings.steps, done=start) as advance:
-            for step in range(start, self.settings.steps):
-                row = self._update(step)
-                if not math.isfinite(row["loss"]):
-                    raise InputError(
-                        f"update {step + 1}: the loss is {row['loss']}: lower {self.name}.lr or objective beta"
-                    )
-                self._append(row)
+        """Train from the newest checkpoint, or from the start, to the last update.
+
+        Raises:
+            Stopped: A guard stopped it.
+        """
+        start, last = self._resume(), self.settings.steps
+        with progress.task(self.name, last, done=start) as advance:
+            for step in range(start + 1, last + 1):
+                row = self._update(step - 1)
+                row |= self._validate(step)
+                self._watch(row)
+                self.log.append(row)
+                self.accelerator.log(row, step=step)
                 advance(1, f"loss {row['loss']:.4f}")
-                if (step + 1) % self.settings.checkpoint_every == 0 or step + 1 == self.settings.steps:
-                    self._checkpoint(step + 1)
+                if step % self.settings.checkpoint_every == 0 or step in (last, best(self.log.rows)):
+                    self._checkpoint(step)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Inside, the weights are those to save: their moving average, where there is one."""
+        return self.average.applied() if self.average else nullcontext()
 
     def _update(self, step: int) -> dict[str, float]:
         losses, logs = [], []
@@ -130,9 +147,11 @@ class Fit:
                     norms = self._clip()
                 self.optimizer.step()
                 self.optimizer.zero_grad()
-        lr = self.schedule.get_last_lr()[0]
+        lr = float(self.schedule.get_last_lr()[0])
         self.schedule.step()
         self.trained.updated(step + 1)
+        if self.average:
+            self.average.follow()
         return self._row(step, {"loss": torch.stack(losses).mean()} | mean_over(logs)) | {"lr": lr} | norms
 
     def _loss(self, view: View) -> Loss:
@@ -160,45 +179,63 @@ class Fit:
             row[f"{name}_std"] = max(row.pop(f"{name}_square") - row[f"{name}_mean"] ** 2, 0.0) ** 0.5
         return row
 
-    def _append(self, row: dict[str, float]) -> None:
-        if self.accelerator.is_main_process:
-            with self.folder.log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+    def _validate(self, step: int) -> dict[str, float]:
+        if not self.validator or not self.validator.due(step):
+            return {}
+        with self.averaged():
+            return self.validator(step)
+
+    def _watch(self, row: dict[str, float]) -> None:
+        """Stop on a fault; a checkpoint of the very weights that showed it is no good one."""
+        # A gradient scaler looks for its scale by letting norms overflow.
+        seen = row if self.accelerator.scaler is None else {k: v for k, v in row.items() if "grad_norm" not in k}
+        found = fault(self.settings.guards, [*self.log.rows, seen])
+        if not found:
+            return
+        if found.sudden and self.accelerator.is_main_process:
+            self.checkpoints.drop(int(row["step"]) - 1)
+        self.accelerator.wait_for_everyone()
+        raise Stopped(f"{self.name}: update {row['step']}: {found.what}: {found.mend}; {self._kept()}")
+
+    def _kept(self) -> str:
+        steps, top = self.checkpoints.steps(), best(self.log.rows)
+        if not steps:
+            return "there is no good checkpoint yet: a run with a lower learning rate begins anew"
+        scored = f", the best by score {self.checkpoints.path(top)}" if top in steps else ""
+        return (
+            f"the last good checkpoint is {self.checkpoints.path(steps[-1])}{scored}: "
+            "a run with a lower learning rate goes on from the last"
+        )
+
+    def _schedule(self, done: int) -> LRScheduler:
+        """The rate after some updates. Not handed to `prepare`, which would step it once for every process."""
+        given = self.settings
+        return get_scheduler(
+            given.schedule, self.optimizer.optimizer, None, given.warmup, given.steps, last_epoch=done - 1
+        )
 
     def _checkpoint(self, step: int) -> None:
-        """Write weights and optimizer under a temporary name, rename, and drop the oldest."""
+        """Write everything that a resumed run needs, and drop the oldest."""
         if self.accelerator.is_main_process:
-            final = self.folder.checkpoints / f"{step:07d}"
-            partial = self.folder.checkpoints / f".{step:07d}.partial"
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            weights = {name: value.contiguous() for name, value in self.trained.weights().items()}
-            save_file(weights, partial / "weights.safetensors")
-            save_file(_flat(self.optimizer.state_dict()["state"]), partial / "optimizer.safetensors")
-            shutil.rmtree(final, ignore_errors=True)
-            os.replace(partial, final)
-            for old in self._saved()[: -self.settings.keep]:
-                shutil.rmtree(old)
+            parts = {"weights": self.trained.weights(), "optimizer": flat(self.optimizer.state_dict()["state"])}
+            self.checkpoints.write(step, parts | ({"average": self.average.state()} if self.average else {}))
+            self.checkpoints.prune(best(self.log.rows))
         self.accelerator.wait_for_everyone()
 
     def _resume(self) -> int:
         """Load the newest checkpoint, cut the log to it, and say how many updates it holds."""
-        saved = self._saved()
-        step = int(saved[-1].name) if saved else 0
-        if saved:
-            self.trained.restore(load_file(saved[-1] / "weights.safetensors"))
+        step = max(self.checkpoints.steps(), default=0)
+        if step:
+            self.trained.restore(self.checkpoints.read(step, "weights"))
             state = self.optimizer.state_dict()
-            self.optimizer.load_state_dict(state | {"state": _deep(load_file(saved[-1] / "optimizer.safetensors"))})
-            for _ in range(step):
-                self.schedule.step()
-        if self.accelerator.is_main_process:
-            rows = _whole_rows(self.folder.log) if self.folder.log.exists() else []
-            write_rows(self.folder.log, [row for row in rows if row["step"] <= step])
+            self.optimizer.load_state_dict(state | {"state": deep(self.checkpoints.read(step, "optimizer"))})
+            if self.average:
+                self.average.restore(self.checkpoints.read(step, "average"), step)
+            self.schedule = self._schedule(done=step)
+        with self.accelerator.main_process_first():
+            self.log.cut(step)
         self.accelerator.wait_for_everyone()
         return step
-
-    def _saved(self) -> list[Path]:
-        return sorted(self.folder.checkpoints.glob("[0-9]*"))
 
 
 def check_batch(settings: Optimisation, processes: int, name: str = "train") -> int:
@@ -214,23 +251,3 @@ def check_batch(settings: Optimisation, processes: int, name: str = "train") -> 
             f"{processes} processes: choose a multiple of {at_once}, or another device_batch"
         )
     return settings.batch // at_once
-
-
-def _flat(state: dict[int, dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {f"{index}.{name}": value.contiguous() for index, part in state.items() for name, value in part.items()}
-
-
-def _deep(flat: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in flat.items():
-        index, name = key.split(".")
-        state.setdefault(int(index), {})[name] = value
-    return state
-
-
-def _whole_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a log whose last line may have been cut off by a kill."""
-    text = path.read_text(encoding="utf-8")
-    if text and not text.endswith("\n"):
-        path.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
-    return read_rows(path)

@@ -1,0 +1,129 @@
+"""Validation on the way: the same prompts and seeds every time, the base above and the policy below."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from annotated_types import Ge, Gt
+from PIL import Image
+from typing_extensions import Doc
+
+from ddspo import draws
+from ddspo.backbones.base import Backbone
+from ddspo.metrics.base import Metric
+from ddspo.metrics.geneval import overall
+from ddspo.run_folder import Row, replace_atomically, write_rows
+from ddspo.training.trackers import show
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Pictures, and a score, of the policy while it is trained; the result does not depend on them."""
+
+    every: Annotated[int, Ge(0), Doc("updates from one to the next; 0 for none")] = 0
+    pictures: Annotated[int, Gt(0), Doc("prompts in the grid, spread over evaluate.validation, or over prompts")] = 6
+    scored: Annotated[
+        int, Ge(0), Doc("prompts of evaluate.validation that evaluate.metric judges, one image each; 0 for no score")
+    ] = 0
+    guidance: Annotated[float, Ge(1), Doc("classifier-free guidance scale; 1 is none")] = 7.5
+    steps: Annotated[int, Gt(0), Doc("sampler steps")] = 25
+    batch: Annotated[int, Gt(0), Doc("images generated at once")] = 16
+
+
+@dataclass
+class Validator:
+    """Generates, shows and judges. Make it before the backbone becomes a policy: it keeps the base's images.
+
+    Attributes:
+        metric: What judges, if anything is to be scored.
+        folder: Where the grids go.
+    """
+
+    settings: Validation
+    backbone: Backbone
+    items: Sequence[Row]
+    metric: Metric | None
+    seed: int
+    folder: Path
+    accelerator: Accelerator
+    base: list[np.ndarray] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        self.items = spread(self.items, max(self.settings.pictures, self.settings.scored))
+        if self.accelerator.is_main_process:
+            self.base = self._generate()
+            shown = spread(self.items, self.settings.pictures)
+            rows = [
+                {"column": column, "id": item["id"], "prompt": item["prompt"]} for column, item in enumerate(shown)
+            ]
+            write_rows(self.folder / "prompts.jsonl", rows)
+        self.accelerator.wait_for_everyone()
+
+    def due(self, step: int) -> bool:
+        """Whether update `step` is followed by a validation."""
+        return step % self.settings.every == 0
+
+    def __call__(self, step: int) -> dict[str, float]:
+        """Write and show the grid after update `step`; returns the scores of base and policy, if any, everywhere."""
+        scores = torch.zeros(2, device=self.accelerator.device, dtype=torch.float32)
+        if self.accelerator.is_main_process:
+            images = self._generate()
+            self._grid(step, images)
+            if self.settings.scored:
+                scores += torch.tensor([self._score(self.base), self._score(images)], device=scores.device)
+        base, policy = self.accelerator.reduce(scores, "sum").tolist()
+        return {"base_score": base, "score": policy} if self.settings.scored else {}
+
+    def _generate(self) -> list[np.ndarray]:
+        images: list[np.ndarray] = []
+        with undisturbed(self.backbone), self.accelerator.autocast():
+            for first in range(0, len(self.items), self.settings.batch):
+                part = self.items[first : first + self.settings.batch]
+                seeds = [draws.stable_seed(self.seed, item["id"], "validation") for item in part]
+                prompts = [item["prompt"] for item in part]
+                latents = self.backbone.generate(prompts, seeds, self.settings.steps, self.settings.guidance)
+                images += self.backbone.decode(latents)
+        return images
+
+    def _grid(self, step: int, images: Sequence[np.ndarray]) -> None:
+        rows = [np.concatenate(spread(each, self.settings.pictures), axis=1) for each in (self.base, images)]
+        grid = np.concatenate(rows)
+        path = self.folder / f"{step:07d}.png"
+        replace_atomically(path, lambda partial: Image.fromarray(grid).save(partial, format="PNG"))
+        show(self.accelerator, grid, step)
+
+    def _score(self, images: Sequence[np.ndarray]) -> float:
+        assert self.metric is not None  # nothing is scored without one
+        items = spread(self.items, self.settings.scored)
+        scores = self.metric(spread(images, self.settings.scored), items)
+        return overall([item.get("tag", "") for item in items], [score.value for score in scores])
+
+
+def spread(rows: Sequence[T], count: int) -> list[T]:
+    """At most `count` rows, evenly spaced from the first to the last."""
+    return [rows[place] for place in np.linspace(0, len(rows) - 1, min(count, len(rows)), dtype=int)]
+
+
+@contextmanager
+def undisturbed(backbone: Backbone) -> Iterator[None]:
+    """Generate inside: mode, random numbers and scheduler are as before afterwards, and sampling is seeded."""
+    network, pipeline = backbone.denoiser, backbone.pipeline
+    training, scheduler = network.training, pipeline.scheduler
+    devices = [backbone.device] if backbone.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(0)
+        network.eval()
+        pipeline.scheduler = copy.deepcopy(scheduler)
+        try:
+            yield
+        finally:
+            pipeline.scheduler = scheduler
+            network.train(training)
