@@ -1,15 +1,12 @@
 """Carries a recipe through the stages: checks everything first, skips what is finished, continues what is not."""
 
 import hashlib
-import importlib.metadata
 import json
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 
 from ddspo import components, recipe
@@ -35,7 +32,6 @@ from ddspo.training.trackers import tracked
 from ddspo.training.validation import Validator
 
 STAGES = ("degrade", "sample", "pretrain", "train", "evaluate", "report")
-PACKAGES = ("ddspo", "torch", "diffusers", "transformers", "accelerate", "peft", "numpy")
 
 MECHANICAL = ("device_batch", "checkpoint_every", "keep", "guards")
 """Training options that change memory, disk or when it stops, but not the result: a run may go on with others."""
@@ -266,15 +262,8 @@ class Workflow:
 
     def _describe(self) -> None:
         """Write down what runs, and on what."""
-        versions = {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()}
-        machine = {
-            "platform": platform.platform(),
-            "device": str(self.accelerator.device),
-            "processes": str(self.accelerator.num_processes),
-            "threads": str(torch.get_num_threads()),
-        }
         write_text(self.folder.recipe, recipe.dump(self.recipe))
-        write_json(self.folder.environment, {"versions": versions, "machine": machine})
+        write_json(self.folder.environment, processes.environment(self.accelerator))
 
 
 def _items(path: str, name: str, metric: Metric | None) -> list[Row]:
@@ -294,10 +283,3 @@ def _digest(value: Any) -> str:
 
 def _file(path: str) -> Path:
     return local(path) or Path(path)
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"

@@ -1,14 +1,19 @@
 """The processes and devices of a run, its precision and its trackers, as one Accelerator."""
 
+import importlib.metadata
 import os
+import platform
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 
 from ddspo.errors import InputError
 from ddspo.training.fit import Optimisation, check_batch
 from ddspo.training.trackers import check_trackers
+
+PACKAGES = ("ddspo", "torch", "diffusers", "transformers", "accelerate", "peft", "numpy")
 
 
 def accelerator(settings: Optimisation, dtype: str, trackers: Sequence[str], folder: Path) -> Accelerator:
@@ -37,3 +42,22 @@ def accelerator(settings: Optimisation, dtype: str, trackers: Sequence[str], fol
     if precision and not made.native_amp:
         raise InputError(f"model.dtype {dtype}: training in it needs a GPU: choose bf16 or fp32 on {made.device}")
     return made
+
+
+def environment(made: Accelerator) -> dict[str, dict[str, str]]:
+    """Versions of what runs, and the machine it runs on."""
+    versions = {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()}
+    machine = {
+        "platform": platform.platform(),
+        "device": str(made.device),
+        "processes": str(made.num_processes),
+        "threads": str(torch.get_num_threads()),
+    }
+    return {"versions": versions, "machine": machine}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
