@@ -20,7 +20,7 @@ from ddspo.training.policies import Policies
 SCENES = Path(__file__).parents[1] / "recipes/scenes.yaml"
 SETTINGS = [
     *("sample.pairs=6", "sample.steps=5", "sample.guidance=3", "adaptation.lora.rank=2"),
-    *("train.steps=3", "train.batch=4", "train.device_batch=2", "train.keep=2", "evaluate=null"),
+    *("train.steps=3", "train.batch=4", "train.device_batch=2", "train.keep=2", "evaluate=null", "validation.every=0"),
 ]
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 
