@@ -1,0 +1,171 @@
+"""What is particular to one backbone: options, precisions, missing parts, and what is said of long prompts."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ddspo.backbones.base import Backbone, Model
+from ddspo.backbones.flux import Flux
+from ddspo.backbones.pixart import PixArt
+from ddspo.backbones.sana import INSTRUCTION, Sana
+from ddspo.backbones.sd import SD
+from ddspo.backbones.sd3 import SD3
+from ddspo.backbones.sdxl import SDXL
+from ddspo.errors import InputError
+
+ALL = [Flux, PixArt, Sana, SD, SD3, SDXL]
+PROMPTS = ["a red cube", "two cats", "x"]
+
+
+@pytest.mark.parametrize(
+    ("cls", "options", "message"),
+    [
+        (SD, {"max_length": 20}, "model.max_length 20: a StableDiffusionPipeline has neither T5 nor Gemma"),
+        (SDXL, {"distilled_guidance": 3.0}, "model.distilled_guidance: this StableDiffusionXLPipeline has no"),
+        (SD, {"resolution": 17}, "model.resolution 17: give a multiple of 2"),
+        (SD3, {"resolution": 18}, "model.resolution 18: give a multiple of 4"),
+        (Flux, {"resolution": 18}, "model.resolution 18: give a multiple of 4"),
+    ],
+)
+def test_an_option_without_a_meaning_is_refused(cls: type[Backbone], options: dict[str, int], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        cls.of(cls.tiny().pipeline, Model("x", **options))
+
+
+@pytest.mark.parametrize("cls", ALL)
+def test_another_resolution(cls: type[Backbone]) -> None:
+    small = cls.tiny()
+    side = 2 * small.call["height"]
+    large = cls.of(small.pipeline, Model("x", resolution=side, max_length=small.max_length))
+    channels, height, width = small.latent_shape
+    assert large.latent_shape == (channels, 2 * height, 2 * width)
+    latents = large.generate(PROMPTS, [1, 2, 3], 1, 1.0)
+    assert large.decode(latents)[0].shape == (side, side, 3)
+
+
+def test_sizes_of_sdxl() -> None:
+    """Original height and width, top and left of the crop, target height and width."""
+    condition = SDXL.of(SDXL.tiny().pipeline, Model("x", resolution=32)).encode(["x", "y"])
+    assert condition["time_ids"].tolist() == [[32, 32, 0, 0, 32, 32]] * 2
+
+
+def test_v_prediction_of_sdxl() -> None:
+    backbone = SDXL.tiny()
+    backbone.pipeline.scheduler.register_to_config(prediction_type="v_prediction")
+    assert backbone.path.space == "v"
+
+
+def test_a_missing_t5_is_zeros() -> None:
+    """As the miniature of a flow has it: 16 tokens of the CLIPs, then `max_length` zeros."""
+    pipeline = SD3.tiny().pipeline
+    pipeline.text_encoder_3 = pipeline.tokenizer_3 = None
+    backbone = SD3.of(pipeline, Model("x", max_length=5))
+    hidden = backbone.encode(PROMPTS)["encoder_hidden_states"]
+    assert hidden.shape[:2] == (3, 16 + 5)
+    assert not hidden[:, 16:].any()
+    assert len(backbone.readers()) == 2
+    assert torch.isfinite(backbone.generate(PROMPTS, [1, 2, 3], 2, 3.0)).all()
+
+
+def test_the_guidance_input_of_flux() -> None:
+    """3.5 in dev if not told otherwise; schnell has none, and cannot be guided."""
+    dev = Flux.tiny()
+    assert dev.encode(PROMPTS)["guidance"].tolist() == [3.5] * 3
+    other = Flux.of(dev.pipeline, Model("x", distilled_guidance=1.0, max_length=24, resolution=16))
+    assert other.encode(PROMPTS)["guidance"].tolist() == [1.0] * 3
+    schnell = Flux.tiny(guidance_embeds=False)
+    condition = schnell.encode(PROMPTS)
+    assert "guidance" not in condition
+    x, t = torch.randn(3, *schnell.latent_shape), torch.tensor([10.0, 500.0, 990.0])
+    assert schnell.predict(schnell.denoiser, x, t, condition).shape == x.shape
+    assert schnell.generate(PROMPTS, [1, 2, 3], 1, 1.0).shape == x.shape
+    with pytest.raises(InputError, match="schnell has none: give 1"):
+        schnell.generate(PROMPTS, [1, 2, 3], 1, 3.5)
+
+
+def test_packing_is_undone() -> None:
+    backbone = Flux.tiny()
+    latents = torch.randn(2, *backbone.latent_shape)
+    packed = backbone.pack(latents)
+    assert packed.shape == (2, 16, 16)
+    assert torch.equal(packed[0, 0], latents[0, :, :2, :2].flatten())
+    assert torch.equal(backbone.unpack(packed), latents)
+
+
+def test_gemma_is_given_the_instruction() -> None:
+    """It is no part of what the transformer sees, but every token of the prompt has read it."""
+    backbone = Sana.tiny()
+    mask = backbone.encode(PROMPTS)["encoder_attention_mask"]
+    assert mask.sum(1).tolist() != [24] * 3
+    plain, *_ = backbone.pipeline.encode_prompt(
+        PROMPTS, False, device=torch.device("cpu"), max_sequence_length=24, complex_human_instruction=None
+    )
+    assert not torch.allclose(backbone.encode(PROMPTS)["encoder_hidden_states"], plain)
+    assert len(INSTRUCTION) > 1
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_precision_of_sanas_parts(dtype: str, tmp_path: Path) -> None:
+    Sana.tiny().save(tmp_path)
+    pipeline = Sana.load(Model(str(tmp_path), dtype=dtype, max_length=24)).pipeline
+    assert pipeline.transformer.dtype == {"bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
+    assert pipeline.text_encoder.dtype == torch.bfloat16
+    assert pipeline.vae.dtype == torch.float32
+
+
+@pytest.mark.parametrize("cls", [SDXL, SD3])
+def test_what_overflows_in_fp16_is_kept_in_fp32(cls: type[Backbone], tmp_path: Path) -> None:
+    """Autoencoders that say so, and the last layer of T5's blocks."""
+    cls.tiny().save(tmp_path)
+    backbone = cls.load(Model(str(tmp_path), dtype="fp16"))
+    assert backbone.denoiser.dtype == torch.float16
+    assert backbone.pipeline.vae.dtype == torch.float32
+    if cls is SD3:
+        layer = backbone.pipeline.text_encoder_3.encoder.block[0].layer[1].DenseReluDense
+        assert (layer.wi.weight.dtype, layer.wo.weight.dtype) == (torch.float16, torch.float32)
+
+
+def test_who_cuts_a_prompt() -> None:
+    """CLIP reads 16 tokens, two special ones and 14 letters; T5 reads 40."""
+    backbone = SD3.of(SD3.tiny().pipeline, Model("x", max_length=40))
+    found = backbone.too_long(["abcdefg hijklmn", "abcdefg hijklmno pq"])
+    assert {(cut.prompt, cut.words) for cut in found} == {("abcdefg hijklmno pq", "hijklmno pq")}
+    assert [cut.encoder.split()[0] for cut in found] == ["text_encoder", "text_encoder_2"]
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import numpy, torch
+from diffusers import DiffusionPipeline
+folder = Path(sys.argv[1])
+for each in sorted(folder.iterdir()):
+    pipeline = DiffusionPipeline.from_pretrained(each)
+    options = eval((each / "call.txt").read_text())
+    generator = torch.Generator().manual_seed(5)
+    image = pipeline("a red cube", num_inference_steps=2, generator=generator, output_type="np", **options).images[0]
+    numpy.save(each / "found.npy", image)
+assert not any(name.split(".")[0] == "ddspo" for name in sys.modules)
+"""
+
+
+def test_saved_folders_need_no_import_of_this_library(tmp_path: Path) -> None:
+    """Another process, which imports diffusers alone, makes the same images from them."""
+    import numpy as np
+
+    for cls in ALL:
+        backbone = cls.tiny()
+        backbone.save(tmp_path / cls.__name__)
+        (tmp_path / cls.__name__ / "call.txt").write_text(repr(backbone.call))
+        generator = torch.Generator().manual_seed(5)
+        image = backbone.pipeline(
+            "a red cube", num_inference_steps=2, generator=generator, output_type="np", **backbone.call
+        ).images[0]
+        np.save(tmp_path / cls.__name__ / "expected.npy", image)
+    subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path)], check=True, cwd=tmp_path)
+    for cls in ALL:
+        found, expected = (np.load(tmp_path / cls.__name__ / f"{name}.npy") for name in ("found", "expected"))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
