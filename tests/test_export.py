@@ -201,6 +201,13 @@ def report_of(tag: str) -> dict[str, Any]:
     return {"name": "small", "metrics": {"geneval": metric}, "fidelity": models}
 
 
+def test_exports_do_not_outlive_their_training(lora_run: Path) -> None:
+    write(lora_run, Kohya(), lora_run / "exports" / "x.safetensors")
+    RunFolder(lora_run).clear(("train",))
+    assert not (lora_run / "exports").exists()
+    assert not (lora_run / "aligned").exists()
+
+
 def test_a_card_does_not_outlive_its_figures(lora_run: Path) -> None:
     """A report that is thrown away takes the card along, and nothing else of aligned/."""
     Result.open(lora_run).write_card()

@@ -192,7 +192,7 @@ class RunFolder:
             "degrade": (self.prompts,),
             "sample": (self.pairs, pictures / "pairs"),
             "pretrain": (self.pretraining.path, self.policies),
-            "train": (self.checkpoints, self.log, self.validation, self.trackers, self.aligned),
+            "train": (self.checkpoints, self.log, self.validation, self.trackers, self.aligned, self.exports),
             "evaluate": (self.parts, self.scores, self.evaluation, pictures / "base", pictures / "aligned"),
             "report": (self.report_html, self.report_json, self.aligned / "README.md"),
         }
