@@ -38,6 +38,9 @@ def make_run(folder: Path, base: Path, adaptation: Adaptation) -> torch.Tensor:
     tree = {"name": "small", "model": {"path": str(base), "backbone": "sd"}, "prompts": "/home/somebody/prompts.txt"}
     tree |= {"adaptation": components.plain(adaptation), "train": {"steps": 3}}
     write_text(folder / "recipe.yaml", yaml.safe_dump(tree))
+    settings = {"seed": 0, "model": {"path": str(base)}, "rows": "1f", "labels": "/home/somebody/labels.jsonl"}
+    settings |= {"adaptation": components.plain(adaptation)}
+    write_json(folder / "manifest.json", {"train": {"settings": settings}, "report": {"settings": {"name": "x"}}})
     write_json(folder / "environment.json", {"versions": {"ddspo": "1.2.3"}, "machine": {}})
     backbone = SD.load(Model(str(base), "sd"))
     policies = Policies.of(backbone, adaptation, seed=0)
@@ -232,7 +235,8 @@ def test_the_card_says_what_is_known(lora_run: Path) -> None:
     }
     assert "Not evaluated." in card.text
     assert "None was named beside it" in card.text
-    assert "adaptation:\n      lora:\n        rank: 4\n" in card.text
+    lora = "    adaptation:\n      lora:\n        rank: 4\n        alpha: 8.0\n        targets: null\n"
+    assert f"## Recipe\n\n    seed: 0\n    labels: labels.jsonl\n{lora}\n" in card.text
     assert "ddspo 1\\.2\\.3" in card.text
     assert "/home" not in card.text
     assert str(lora_run.parent) not in card.text

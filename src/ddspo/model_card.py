@@ -24,7 +24,7 @@ def model_card(aligned: Aligned, how: Export, where: str, settings: Row, report:
         aligned: What was trained.
         how: The format that it is handed on in.
         where: Name under which a reader finds it: a hub id, a folder or a file.
-        settings: The resolved recipe's parts that make the result.
+        settings: What the stages that made it ran with.
         report: report.json, or None where nothing was evaluated.
         versions: Of the packages that trained it.
     """

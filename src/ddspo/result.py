@@ -14,12 +14,13 @@ from ddspo.exports.base import Aligned, Export
 from ddspo.exports.diffusers import Diffusers
 from ddspo.model_card import model_card
 from ddspo.recipe import Recipe
-from ddspo.run_folder import RunFolder, write_text
+from ddspo.run_folder import Row, RunFolder, write_text
 from ddspo.stages.export import export
 from ddspo.stages.push import files
 
-NOT_SHOWN = ("name", "model", "prompts", "evaluate", "out")
-"""Parts of a recipe that the card says in other words, or that are about files of somebody's machine."""
+STAGES = ("degrade", "sample", "pretrain", "train")
+SAID_ELSEWHERE = ("model", "rows")
+"""Settings that the card has in other words, or that only this library can read."""
 
 
 @dataclass(frozen=True)
@@ -57,16 +58,23 @@ class Result:
 
     def card(self, how: Export, where: str) -> str:
         """The model card as of now."""
-        tree = components.plain(self.recipe)
         report, environment = self.folder.report_json, self.folder.environment
         return model_card(
             self.aligned,
             how,
             where,
-            {key: value for key, value in tree.items() if key not in NOT_SHOWN},
+            self._settings(),
             json.loads(report.read_text(encoding="utf-8")) if report.exists() else None,
             json.loads(environment.read_text(encoding="utf-8"))["versions"] if environment.exists() else {},
         )
+
+    def _settings(self) -> Row:
+        """What the stages that made it ran with, from the manifest: a recipe also holds groups that go unused."""
+        stages = self.folder.stages()
+        found: Row = {}
+        for name in STAGES:
+            found |= stages.get(name, {}).get("settings", {})
+        return {key: value for key, value in found.items() if key not in SAID_ELSEWHERE}
 
     def write_card(self) -> None:
         """Put the card into `aligned/`."""
