@@ -245,7 +245,7 @@ def test_the_card_says_what_is_known(lora_run: Path) -> None:
     assert "Not evaluated." not in text
     assert "Difference +0.250, 95 % interval +0.125 to +0.375." in text
     assert "<td>colors</td>\n<td>0.000</td>\n<td>1.000</td>" in rendered(text)
-    assert "| distance | 8.000 | 10.000 |" in text
+    assert "lower is better</td>\n<td>8.000</td>\n<td>10.000</td>" in rendered(text)
     assert "diversity" not in text
     assert "lora" not in ModelCard(text).data.tags
 

@@ -11,6 +11,7 @@ from huggingface_hub import ModelCard, ModelCardData, hf_hub_download
 from ddspo.backbones.base import Model, local
 from ddspo.exports.base import Aligned, Export
 from ddspo.run_folder import Row
+from ddspo.stages.report import FIDELITY
 
 TEMPLATE = Path(__file__).with_suffix(".md.j2")
 PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
@@ -54,7 +55,7 @@ def model_card(aligned: Aligned, how: Export, where: str, settings: Row, report:
         usage=how.usage(aligned, where),
         evaluation=evaluation(report) if report and report["metrics"] else "Not evaluated.\n",
         recipe=indented(yaml.safe_dump(without_paths(settings), sort_keys=False, width=100)),
-        versions=text(", ".join(f"{name} {version}" for name, version in versions.items())),
+        versions=text("Trained with " + ", ".join(f"{name} {version}" for name, version in versions.items())),
         terms=_terms(terms, base),
     )
     return str(card)
@@ -73,8 +74,8 @@ def evaluation(report: Row) -> str:
             f"{scales['base']:g}, aligned {scales['aligned']:g}). Difference {metric['difference']:+.3f}, 95 % "
             f"interval {low:+.3f} to {high:+.3f}.\n\n{table((name, 'base', 'aligned'), rows)}"
         )
-    models = [report["fidelity"].get(model, {}) for model in ("base", "aligned")]
-    measures = [(key, value, models[1].get(key)) for key, value in models[0].items()]
+    base, aligned = (report["fidelity"].get(model, {}) for model in ("base", "aligned"))
+    measures = [(": ".join(names), base.get(key), aligned.get(key)) for key, names in FIDELITY.items()]
     rows = [row for row in measures if None not in row]
     return "\n".join([*parts, table(("fidelity", "base", "aligned"), rows)] if rows else parts)
 
