@@ -1,0 +1,112 @@
+"""Winner and loser learn side by side, and neither knows of the other."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from ddspo.adaptations.base import Adaptation
+from ddspo.adaptations.full import Full
+from ddspo.adaptations.lora import LoRA
+from ddspo.backbones.sd import SD
+from ddspo.maths.pair import Pair
+from ddspo.objectives.base import Loss
+from ddspo.policy_pairs.base import View
+from ddspo.progress import Progress
+from ddspo.run_folder import RunFolder, read_rows
+from ddspo.stages.pretrain import Pretraining, pretrain
+from ddspo.training.batches import Batches, Conditions, PairData
+from ddspo.training.fit import Fit, Optimisation
+
+LORA = LoRA(rank=2, alpha=2)
+QUIET = Progress(speaks=False)
+
+
+def pairs(backbone: SD, loser: float = 1.0, prompts: tuple[str, ...] = ("a b", "c", "d e", "f")) -> PairData:
+    x = torch.randn(4, *backbone.latent_shape, generator=torch.Generator().manual_seed(1))
+    return PairData([f"p{number}" for number in range(4)], prompts, None, Pair(x.half(), (loser * x.flip(0)).half()))
+
+
+class TwoGroups:
+    """Two parameters whose gradients a test chooses."""
+
+    def __init__(self) -> None:
+        self.network = nn.ParameterDict({"a": nn.Parameter(torch.zeros(2)), "b": nn.Parameter(torch.zeros(2))})
+        self.networks: list[nn.Module] = [self.network]
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        return {"a_norm": [self.network["a"]], "b_norm": [self.network["b"]]}
+
+    def weights(self) -> dict[str, Tensor]:
+        return self.network.state_dict()
+
+    def restore(self, weights: dict[str, Tensor]) -> None:
+        self.network.load_state_dict(weights)
+
+    def updated(self, step: int) -> None:
+        pass
+
+    def step(self, view: View) -> Loss:
+        """d loss / d a = (3, 4) and d loss / d b = (0.3, 0.4)."""
+        pull = torch.tensor([3.0, 4.0])
+        loss = (pull * self.network["a"]).sum() + (0.1 * pull * self.network["b"]).sum() + 1
+        return Loss(loss, {"sum": loss.detach()})
+
+
+def test_groups_are_clipped_each_on_its_own(tmp_path: Path) -> None:
+    """Norms 5 and 0.5 with a limit of 1: (3, 4) becomes (0.6, 0.8), and (0.3, 0.4) stays.
+
+    Clipped together, of norm sqrt(25 + 0.25) = 5.02, the second would shrink to a fifth.
+    """
+    backbone, two = SD.tiny(), TwoGroups()
+    data = pairs(backbone)
+    fit = Fit(
+        name="pretrain",
+        accelerator=Accelerator(),
+        trained=two,
+        step=two.step,
+        batches=Batches(data, Conditions(backbone, data.texts), 2, 0, backbone.path),
+        settings=Optimisation(steps=1, batch=2, device_batch=2, max_grad_norm=1.0),
+        folder=RunFolder(tmp_path),
+    )
+    seen: list[Tensor] = []
+    fit.optimizer.optimizer.register_step_pre_hook(lambda *_: seen.extend(p.grad.clone() for p in two.network.values()))
+    fit.run(QUIET)
+    torch.testing.assert_close(torch.stack(seen), torch.tensor([[0.6, 0.8], [0.3, 0.4]]), rtol=1e-5, atol=1e-6)
+    row = read_rows(tmp_path / "log.jsonl")[0]
+    assert (row["a_norm"], row["b_norm"], row["loss"]) == pytest.approx((5.0, 0.5, 1.0))
+
+
+@pytest.mark.parametrize("adaptation", [LORA, Full()])
+def test_the_winner_does_not_depend_on_the_losers(adaptation: Adaptation, tmp_path: Path) -> None:
+    """Whatever the losing latents are, and however large the loser's gradient, the winner comes out the same."""
+    winners, losers = [], []
+    settings = Pretraining(adaptation, Optimisation(steps=3, batch=2, device_batch=1, lr=1e-2, max_grad_norm=0.01))
+    for scale in (1.0, 30.0):
+        backbone, run = SD.tiny(), RunFolder(tmp_path / f"{scale:g}")
+        pretrain(run, backbone, pairs(backbone, loser=scale), settings, 3, Accelerator(), QUIET)
+        for who, found in (("winner", winners), ("loser", losers)):
+            fresh = SD.tiny()
+            adaptation.load(fresh, run.policies / who)
+            x = torch.ones(1, *fresh.latent_shape)
+            with torch.no_grad():
+                found.append(fresh.predict(fresh.denoiser, x, torch.tensor([500]), fresh.encode(["a b"])))
+    torch.testing.assert_close(winners[0], winners[1], rtol=1e-5, atol=1e-6)
+    assert (losers[0] - losers[1]).abs().max() > 1e-4
+    assert (winners[0] - losers[0]).abs().max() > 1e-4
+
+
+def test_accumulation_changes_nothing_but_memory(tmp_path: Path) -> None:
+    """One loop after another with one accelerator, each with its own number of micro-batches an update."""
+    accelerator, found = Accelerator(), []
+    for device_batch in (4, 1, 2):
+        backbone, run = SD.tiny(), RunFolder(tmp_path / str(device_batch))
+        settings = Pretraining(LORA, Optimisation(steps=3, batch=4, device_batch=device_batch, lr=1e-3))
+        pretrain(run, backbone, pairs(backbone), settings, 3, accelerator, QUIET)
+        rows = read_rows(run.pretraining.log)
+        assert [row["step"] for row in rows] == [1, 2, 3]
+        found.append([row["loss"] for row in rows])
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
+    assert found[2] == pytest.approx(found[0], rel=1e-4)
