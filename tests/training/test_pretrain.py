@@ -72,7 +72,8 @@ def test_groups_are_clipped_each_on_its_own(tmp_path: Path) -> None:
         folder=RunFolder(tmp_path),
     )
     seen: list[Tensor] = []
-    fit.optimizer.optimizer.register_step_pre_hook(lambda *_: seen.extend(p.grad.clone() for p in two.network.values()))
+    optimizer: torch.optim.Optimizer = fit.optimizer.optimizer
+    optimizer.register_step_pre_hook(lambda *_: seen.extend(p.grad.clone() for p in two.network.values()))
     fit.run(QUIET)
     torch.testing.assert_close(torch.stack(seen), torch.tensor([[0.6, 0.8], [0.3, 0.4]]), rtol=1e-5, atol=1e-6)
     row = read_rows(tmp_path / "log.jsonl")[0]
