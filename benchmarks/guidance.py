@@ -1,63 +1,68 @@
-"""What guidance can get out of the reference of the embedded world, without any training.
+"""What guidance can get out of the reference of an embedded world, without any training.
 
-`python benchmarks/guidance.py` scores the validation prompts under
+`python benchmarks/guidance.py recipes/scenes-flow.yaml` scores the validation prompts under
 
     e = e(empty) + s(t) (e(prompt) - e(empty)) + k (e(prompt) - e(contrast))
 
-for several schedules s(t) (early, middle, late times) and for two contrasts: the degraded prompt (the direction along
-which TF-CPP moves the prediction), and a wrong prompt that exchanges what the two objects of a prompt are or do. If no
-such sampler beats plain guidance, no training along these directions can be expected to.
+for several scales and schedules s(t) (early, middle, late times) and for two contrasts: the degraded prompt of the
+recipe (the direction along which TF-CPP moves the prediction), and a wrong prompt that exchanges what the two objects
+of a prompt are or do. If no such sampler beats plain guidance, no training along these directions can be expected to.
 """
 
 import argparse
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 
-from ddspo.backbones.base import Model, local
-from ddspo.backbones.sd import SD
-from ddspo.degradations.remove_words import RemoveWords
-from ddspo.detectors.scenes import SceneDetector
-from ddspo.metrics.geneval import GenEval, by_tag, overall
-from ddspo.run_folder import Row, read_rows
+from ddspo import components, recipe
+from ddspo.backbones.base import Backbone
+from ddspo.draws import stable_seed
+from ddspo.metrics.geneval import by_tag, overall
+from ddspo.recipe import Recipe
+from ddspo.run_folder import Row
+from ddspo.workflow import Workflow
 
-SCHEDULES = [(3, 3, 3), (6, 3, 3), (3, 6, 3), (3, 3, 6), (6, 6, 1), (1, 6, 6)]
-WEIGHTS = [1.0, 3.0]
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
-STEPS, BATCH = 15, 58
+BATCH = 58
 
 
 def main() -> None:
     """Print one JSON row for every sampler."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("overrides", nargs="*")
     parser.add_argument("--images", type=int, default=3, help="images a prompt")
-    images = parser.parse_args().images
-    path = local("package://ddspo.scenes/data/validation.jsonl")
-    assert path is not None
-    items = read_rows(path) * images
-    for schedule in SCHEDULES:
-        show({"schedule": schedule}, items, items, schedule, 0.0)
-    for weight in WEIGHTS:
-        show(
-            {"degraded": weight},
-            items,
-            [row | {"prompt": degraded(row, n)} for n, row in enumerate(items)],
-            (3,) * 3,
-            weight,
-        )
+    parser.add_argument("--scales", nargs="+", type=float, default=[3.0], help="constant guidance scales")
+    parser.add_argument("--weights", nargs="*", type=float, default=[1.0, 3.0], help="weights k of the contrasts")
+    parser.add_argument("--schedules", action="store_true", help="also scales that depend on time")
+    options = parser.parse_args()
+    given = recipe.load(options.recipe, options.overrides)
+    world = World(given)
+    items = world.items * options.images
     two = [row for row in items if row["tag"] in ("position", "color_attr")]
-    for weight in (0.0, *WEIGHTS, 10.0):
-        show({"exchanged": weight}, two, [row | {"prompt": exchanged(row)} for row in two], (3,) * 3, weight)
+    for scale in options.scales:
+        for weight in (0.0, *options.weights):
+            world.show({"scale": scale, "away from degraded": weight}, items, world.degraded, constant(scale), weight)
+        for weight in options.weights:
+            world.show({"scale": scale, "away from exchanged": weight}, two, exchanged, constant(scale), weight)
+    for early, middle, late in [(6, 3, 3), (3, 6, 3), (3, 3, 6), (6, 6, 1), (1, 6, 6)] if options.schedules else ():
+        schedule = by_time(early, middle, late)
+        world.show({"schedule": (early, middle, late)}, items, world.degraded, schedule, 0.0)
 
 
-def degraded(row: Row, seed: int) -> str:
-    """One prompt with words removed, as in the recipe."""
-    ((variant, *_),) = RemoveWords()([row["prompt"]], [seed])
-    return variant
+def constant(scale: float) -> Callable[[float], float]:
+    """The same scale at every time."""
+    return lambda t: scale
 
 
-def exchanged(row: Row) -> str:
+def by_time(early: float, middle: float, late: float) -> Callable[[float], float]:
+    """Other scales above t = 750 and up to t = 400."""
+    return lambda t: early if t > 750 else middle if t > 400 else late
+
+
+def exchanged(row: Row, index: int) -> str:
     """The same words with the relation turned round, or the two colours exchanged."""
     if row["tag"] == "position":
         relation = row["include"][1]["position"][0]
@@ -66,43 +71,60 @@ def exchanged(row: Row) -> str:
     return row["prompt"].replace(one, "#").replace(two, one).replace("#", two)
 
 
-def show(name: Row, items: Sequence[Row], contrasts: Sequence[Row], schedule: Sequence[float], weight: float) -> None:
-    """Sample, judge, print."""
-    early, middle, late = schedule
-    backbone, metric = SD.load(Model("package://ddspo.scenes/model")), GenEval(SceneDetector())
-    images = []
-    for first in range(0, len(items), BATCH):
-        rows = range(first, min(first + BATCH, len(items)))
-        texts = [[part[row]["prompt"] for row in rows] for part in (items, contrasts)]
-        latents = sample(
-            backbone, *texts, list(rows), lambda t: early if t > 750 else middle if t > 400 else late, weight
-        )
-        images += backbone.decode(latents)
-    values, tags = [score.value for score in metric(images, items)], [row["tag"] for row in items]
-    tagged = {tag: round(value, 3) for tag, value in by_tag(tags, values).items()}
-    print(json.dumps(name | {"score": round(overall(tags, values), 3)} | tagged), flush=True)
+class World:
+    """The reference, the validation prompts and the judge of a recipe."""
 
+    def __init__(self, given: Recipe) -> None:
+        assert given.evaluate is not None
+        self.given, self.evaluate = given, given.evaluate
+        self.backbone: Backbone = components.backbone_of(given.model).load(given.model)
+        self.items = Workflow.start(given).items["validation"]
 
-@torch.no_grad()
-def sample(
-    backbone: SD,
-    prompts: list[str],
-    contrasts: list[str],
-    seeds: list[int],
-    scale: Callable[[int], float],
-    weight: float,
-) -> torch.Tensor:
-    """The pipeline's own sampler with a third branch, and a scale that depends on time."""
-    texts = [*prompts, *[""] * len(prompts), *contrasts]
-    condition, x = backbone.encode(texts), backbone.initial_noise(seeds)
-    scheduler = backbone.pipeline.scheduler
-    scheduler.set_timesteps(STEPS)
-    for t in scheduler.timesteps:
-        e = backbone.predict(backbone.denoiser, torch.cat([x] * 3), t.repeat(len(texts)), condition)
-        full, empty, contrast = e.chunk(3)
-        guided = empty + scale(int(t)) * (full - empty) + weight * (full - contrast)
-        x = scheduler.step(guided, t, x).prev_sample
-    return x
+    def degraded(self, row: Row, index: int) -> str:
+        """One prompt as the recipe degrades it."""
+        ((variant, *_),) = self.given.degradation([row["prompt"]], [index])
+        return variant
+
+    def show(
+        self,
+        name: Row,
+        items: Sequence[Row],
+        contrast: Callable[[Row, int], str],
+        scale: Callable[[float], float],
+        weight: float,
+    ) -> None:
+        """Sample, judge, print."""
+        images = []
+        for first in range(0, len(items), BATCH):
+            rows = range(first, min(first + BATCH, len(items)))
+            texts = [items[row]["prompt"] for row in rows], [contrast(items[row], row) for row in rows]
+            seeds = [stable_seed(row, "guidance") for row in rows]
+            images += self.backbone.decode(self._sample(*texts, seeds, scale, weight))
+        values = [score.value for score in self.evaluate.metric(images, items)]
+        tags = [row["tag"] for row in items]
+        tagged = {tag: round(value, 3) for tag, value in by_tag(tags, values).items()}
+        print(json.dumps(name | {"score": round(overall(tags, values), 3)} | tagged), flush=True)
+
+    @torch.no_grad()
+    def _sample(
+        self,
+        prompts: list[str],
+        contrasts: list[str],
+        seeds: list[int],
+        scale: Callable[[float], float],
+        weight: float,
+    ) -> torch.Tensor:
+        """The pipeline's own sampler with a third branch, and a scale that depends on time."""
+        backbone = self.backbone
+        condition = backbone.encode([*prompts, *[""] * len(prompts), *contrasts])
+        x, scheduler = backbone.initial_noise(seeds), backbone.pipeline.scheduler
+        scheduler.set_timesteps(self.evaluate.steps)
+        for t in scheduler.timesteps:
+            e = backbone.predict(backbone.denoiser, torch.cat([x] * 3), t.repeat(3 * len(x)), condition)
+            full, empty, contrast = e.chunk(3)
+            guided = empty + scale(float(t)) * (full - empty) + weight * (full - contrast)
+            x = scheduler.step(guided, t, x).prev_sample
+        return x
 
 
 if __name__ == "__main__":

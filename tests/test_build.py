@@ -56,21 +56,15 @@ def test_the_loss_reads_prompts_as_the_pipeline_does(name: str) -> None:
         torch.testing.assert_close(found, wanted)
 
 
-def test_the_losses_of_a_network_that_predicts_nothing() -> None:
-    """By hand: for x0 = 0, noise 1 and a prediction of 0, the noise loss is min(1 / alpha^2, 20) and the flow loss 1.
-
-    The denoisers' last layers are set to zero, so that they predict 0 whatever they read. At the schedule's end
-    alpha^2 is .0047, so the weight is the cap, 20; at its start it is 1 / .99915 = 1.00085.
-    """
-    tokens = torch.zeros(1, TOKENS, dtype=torch.long)
-    zero, one = torch.zeros(1, 8, 8, 8), torch.ones(1, 8, 8, 8)
-    noise, flow = (MINIATURES[name](make_tokenizer()) for name in ("noise", "flow"))
-    for layer in (noise.unet.conv_out, flow.transformer.proj_out):
-        torch.nn.init.zeros_(layer.weight)
-        torch.nn.init.zeros_(layer.bias)
-    assert noise(zero, one, torch.tensor([0.9995]), tokens).item() == pytest.approx(20)
-    assert noise(zero, one, torch.tensor([0.0]), tokens).item() == pytest.approx(1.00085, abs=1e-5)
-    assert flow(zero, one, torch.tensor([0.5]), tokens).item() == pytest.approx(1)
+@pytest.mark.parametrize("name", MINIATURES)
+def test_the_loss_of_a_network_that_predicts_nothing(name: str) -> None:
+    """By hand: for x0 = 0, noise 2 and a prediction of 0, both |e - eps|^2 and |v - (eps - x0)|^2 are 4."""
+    model = MINIATURES[name](make_tokenizer())
+    last = model.unet.conv_out if name == "noise" else model.transformer.proj_out
+    torch.nn.init.zeros_(last.weight)
+    torch.nn.init.zeros_(last.bias)
+    x0, tokens = torch.zeros(2, 8, 8, 8), torch.zeros(2, TOKENS, dtype=torch.long)
+    assert model(x0, x0 + 2, torch.tensor([0.1, 0.9]), tokens).item() == pytest.approx(4)
 
 
 @pytest.mark.parametrize("name", MINIATURES)
