@@ -169,3 +169,15 @@ def test_saved_folders_need_no_import_of_this_library(tmp_path: Path) -> None:
     for cls in ALL:
         found, expected = (np.load(tmp_path / cls.__name__ / f"{name}.npy") for name in ("found", "expected"))
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_a_pipeline_that_was_saved_without_its_t5_is_read_without_it(tmp_path: Path) -> None:
+    """diffusers wants to be told again which parts are absent; zeros stand for what T5 would have said."""
+    backbone = SD3.tiny()
+    backbone.pipeline.register_modules(text_encoder_3=None, tokenizer_3=None)
+    backbone.save(tmp_path)
+    found = SD3.load(Model(str(tmp_path), max_length=5))
+    hidden = found.encode(["a b"])["encoder_hidden_states"]
+    assert hidden.shape[1] == 16 + 5
+    assert not hidden[:, 16:].any()
+    assert hidden[:, :16].any()

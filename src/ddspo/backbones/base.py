@@ -73,8 +73,10 @@ class Backbone(ABC):
                 for an option.
         """
         found = cls.check(model)
+        # Parts that were left out when the folder was saved (the T5 of an SD3) must be left out by name again.
+        absent = {name: None for name, entry in found.model_index.items() if entry == [None, None]}
         checker = {"safety_checker": None, "requires_safety_checker": False}
-        optional = checker if "safety_checker" in found.model_index else {}
+        optional = absent | (checker if "safety_checker" in found.model_index else {})
         dtype = cls.dtypes(DTYPES[model.dtype])
         try:
             pipeline = cls.pipeline_class.from_pretrained(
