@@ -113,6 +113,21 @@ def test_merged_is_an_ordinary_pipeline(adaptation: Adaptation, tmp_path: Path, 
         assert torch.equal(half[name], parameter.half()), name
 
 
+def test_merged_rounds_once(lora_run: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    """A base in bf16: the sum is made in float32, and its rounding is the only one after the base's own."""
+    recipe = yaml.safe_load((lora_run / "recipe.yaml").read_text())
+    recipe["model"]["dtype"] = "bf16"
+    write_text(lora_run / "recipe.yaml", yaml.safe_dump(recipe))
+    file = "unet/diffusion_pytorch_model.safetensors"
+    base, lora = load_file(tiny_folder / file), load_file(lora_run / "aligned" / LORA)
+    merged = load_file(write(lora_run, Merged(), tmp_path / "out") / file)
+    name = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    down, up = (lora[f"unet.{name}.lora_{end}.weight"] for end in "AB")
+    expected = (base[f"{name}.weight"].bfloat16().float() + 2 * (up @ down)).bfloat16()
+    assert torch.equal(merged[f"{name}.weight"], expected)
+    assert {rows.dtype for rows in merged.values()} == {torch.bfloat16}
+
+
 def test_a_full_run_is_copied(tmp_path: Path, tiny_folder: Path) -> None:
     expected = make_run(tmp_path / "run", tiny_folder, Full())
     out = write(tmp_path / "run", Diffusers(), tmp_path / "out")
