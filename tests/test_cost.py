@@ -12,7 +12,8 @@ from ddspo.backbones._outline import outline
 from ddspo.backbones.base import Model
 from ddspo.backbones.sd import SD
 from ddspo.cli import app
-from ddspo.cost import Cost, cost, model_outline, network_size, with_unit
+from ddspo.cost import Cost, cost, model_outline, network_size
+from ddspo.cost_table import with_unit
 from ddspo.errors import InputError
 from ddspo.recipe import load
 from ddspo.training.policies import Policies
@@ -33,8 +34,7 @@ def configurations(tiny_folder: Path, tmp_path: Path) -> Path:
 
 
 def counted(folder: Path, *overrides: str) -> Cost:
-    recipe = load(SCENES, [*SETTINGS, f"model.path={folder}", *overrides])
-    return cost(recipe, model_outline(recipe.model))
+    return cost(load(SCENES, [*SETTINGS, f"model.path={folder}", *overrides]))
 
 
 def parts(backbone: SD) -> dict[str, nn.Module]:
@@ -66,12 +66,31 @@ def test_work_by_hand(configurations: Path) -> None:
     forwards, so all together are 120 + 36 + 3 x 24 = 228.
     """
     work = counted(configurations).work
-    assert (work.pairs, work.sample_texts, work.train_texts) == (6, 12, 12)
+    assert (work.pairs, work.samples, work.train_texts) == (6, 12, 12)
     assert (work.sample_forwards, work.frozen_forwards, work.policy_forwards) == (120, 36, 24)
     assert (work.updates, work.pairs_trained, work.evaluate_forwards) == (3, 12, 0)
     assert work.total_flops == 228 * work.forward_flops
     other = counted(configurations, "sample.guidance=1", "policy_pair=forward_noise").work
     assert (other.sample_forwards, other.frozen_forwards) == (60, 24)
+
+
+def test_one_latent_for_both_branches(configurations: Path) -> None:
+    """A frozen and a policy forward less a pair: 12 x 2 and 12 x 1."""
+    work = counted(configurations, "draw.latents=winner").work
+    assert (work.frozen_forwards, work.policy_forwards) == (24, 12)
+
+
+def test_texts_that_are_encoded_during_training_are_not_kept(configurations: Path) -> None:
+    """Then every pair that is seen, 12, brings its two texts."""
+    found = counted(configurations, "train.encode=during")
+    assert (found.host.conditions_bytes, found.work.train_texts) == (0, 24)
+
+
+def test_labelled_pairs_by_hand(configurations: Path) -> None:
+    """Of 6 prompts 4 candidates each, 10 forwards a latent: 240; and a pair has one text."""
+    labels = "sample.labels={candidates: 4, judge: {geneval: {detector: scenes}}}"
+    work = counted(configurations, labels).work
+    assert (work.samples, work.sample_forwards, work.train_texts) == (24, 240, 6)
 
 
 def test_the_evaluation_by_hand(configurations: Path, tmp_path: Path) -> None:
@@ -140,6 +159,46 @@ def test_full_fine_tuning_holds_a_frozen_copy(configurations: Path, tiny_folder:
     count = sum(parameter.numel() for parameter in SD.load(Model(str(tiny_folder))).denoiser.parameters())
     device = counted(configurations, "adaptation=full", "model.dtype=fp16").device
     assert (device.frozen_bytes, device.trained_bytes, device.optimizer_bytes) == (2 * count, 4 * count, 8 * count)
+
+
+DATA_DRIVEN = ["policy_pair=data_driven", "pretrain.train.steps=5", "pretrain.train.batch=4", "pretrain.train.keep=1"]
+
+
+def test_a_data_driven_pair_adds_two_adapters(configurations: Path) -> None:
+    """Of rank 4 beside one of rank 2, each has twice its bytes a; a data-driven pair takes 4 frozen forwards.
+
+    Winner and loser are 4a together. While they are trained, 4 x 4a beside the base; afterwards 4a more than without.
+    On disk, 4a of weights and one checkpoint of 3 x 4a. 5 updates of 4 pairs take 40 forwards.
+    """
+    plain = counted(configurations)
+    found = counted(configurations, *DATA_DRIVEN, "pretrain.adaptation.lora.rank=4")
+    a = plain.device.trained_bytes
+    assert found.work.pretrain_forwards == 40
+    assert found.work.frozen_forwards == 12 * 4
+    assert found.work.total_flops == (120 + 3 * 40 + 48 + 3 * 24) * found.work.forward_flops
+    assert found.device.frozen_bytes == plain.device.frozen_bytes + 4 * a
+    assert found.device.trained_bytes == a
+    assert found.pretraining is not None
+    assert found.pretraining.trained_bytes == 4 * a
+    assert found.pretraining.frozen_bytes == plain.device.frozen_bytes
+    assert found.disk.pretraining_bytes == 4 * a + 3 * 4 * a
+    assert plain.pretraining is None
+    assert plain.disk.pretraining_bytes == plain.work.pretrain_forwards == 0
+
+
+def test_full_winner_and_loser_are_two_more_networks(configurations: Path) -> None:
+    """In half precision: 3 frozen copies of n beside the trained 2n; while pretraining, two of 2n and none frozen."""
+    found = counted(configurations, *DATA_DRIVEN, "pretrain.adaptation=full", "adaptation=full", "model.dtype=fp16")
+    n = found.device.trained_bytes // 2
+    assert found.device.frozen_bytes == 3 * n
+    assert found.pretraining is not None
+    assert (found.pretraining.frozen_bytes, found.pretraining.trained_bytes) == (0, 4 * n)
+
+
+def test_a_reference_that_moves_is_counted(configurations: Path) -> None:
+    """One more adapter beside the trained one."""
+    plain, moving = counted(configurations), counted(configurations, "reference=ema")
+    assert moving.device.frozen_bytes == plain.device.frozen_bytes + plain.device.trained_bytes
 
 
 @pytest.mark.parametrize("adaptation", ["adaptation.lora.rank=2", "adaptation=full"])

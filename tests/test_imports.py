@@ -20,7 +20,7 @@ ORDER = [
     {"components"},
     {"recipe"},
     {"result"},
-    {"workflow", "cost"},
+    {"workflow", "cost", "cost_table"},
     {"cli", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names} | dict.fromkeys(BASE, -1)

@@ -13,7 +13,6 @@ from ddspo.errors import InputError
 
 if TYPE_CHECKING:
     from ddspo.exports.base import Export
-    from ddspo.recipe import Recipe
 
 RecipeFile = Annotated[Path, typer.Argument(help="A YAML recipe, for example recipes/scenes.yaml.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="For example train.lr=1e-4.")]
@@ -113,15 +112,18 @@ def push(
 def show(
     recipe: RecipeFile,
     overrides: Overrides = None,
-    cost: Annotated[bool, typer.Option("--cost", help="Print what a run will need, without running it.")] = False,
+    costs: Annotated[bool, typer.Option("--cost", help="Print what a run will need, without running it.")] = False,
 ) -> None:
     """Print the resolved recipe, the meaning of each field as a comment."""
     from ddspo.recipe import dump, load
 
     loaded = load(recipe, overrides or ())
-    if cost:
+    if costs:
+        from ddspo.cost import cost
+        from ddspo.cost_table import cost_table
+
         _quieten()
-        Console().print(_cost_table(loaded))
+        Console().print(cost_table(cost(loaded)))
     else:
         print(dump(loaded), end="")
 
@@ -164,19 +166,6 @@ def _go(path: Path, overrides: list[str] | None, stages: tuple[str, ...], fresh:
     if "report" in (stages or STAGES) and flow.accelerator.is_main_process:
         print("\n".join(headline(flow.result()) or [f"not evaluated; {flow.folder.aligned}"]))
         print(flow.folder.report_html)
-
-
-def _cost_table(recipe: "Recipe") -> Table:
-    from ddspo.cost import cost, model_outline, readable
-
-    table = Table(box=None, show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
-    for title, rows in readable(cost(recipe, model_outline(recipe.model))):
-        table.add_row(f"[bold]{title}")
-        for meaning, value in rows:
-            table.add_row(f"  {meaning}", value)
-    return table
 
 
 def _exporter(kind: str, dtype: str | None) -> "Export":

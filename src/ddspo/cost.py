@@ -4,18 +4,19 @@ Everything here is arithmetic on shapes: the networks are built on the "meta" de
 no memory, and the adaptation is attached to them as training attaches it.
 """
 
-import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 from typing_extensions import Doc
 
 from ddspo import components
+from ddspo.adaptations.base import Adaptation, Behaviour
 from ddspo.backbones._outline import outline
 from ddspo.backbones.base import Backbone, Model, local
 from ddspo.maths.pair import Pair
@@ -23,8 +24,11 @@ from ddspo.policy_pairs.base import Condition
 from ddspo.prompt_files import read_prompts
 from ddspo.recipe import Recipe
 from ddspo.stages.evaluate import MODELS, Evaluation
+from ddspo.training.fit import Optimisation
 from ddspo.training.policies import Policies
 from ddspo.training.validation import Validation
+
+D = TypeVar("D", bound="Device")
 
 BRANCHES = len(Pair._fields)
 HALF = 2
@@ -35,12 +39,15 @@ HALF = 2
 class Work:
     """Work (a forward is one prediction of the denoiser for one latent)"""
 
-    pairs: Annotated[int, Doc("pairs sampled")]
-    sample_texts: Annotated[int, Doc("texts encoded while sampling: both prompts of each pair")]
-    sample_forwards: Annotated[int, Doc("forwards of sampling: pairs x 2 x evaluations of the sampler")]
+    pairs: Annotated[int, Doc("pairs, with labels at most")]
+    samples: Annotated[
+        int, Doc("latents sampled, each with its text: 2 a pair, with labels as many as the candidates")
+    ]
+    sample_forwards: Annotated[int, Doc("forwards of sampling: latents x evaluations of the sampler")]
+    pretrain_forwards: Annotated[int, Doc("forwards of winner and loser while they are pretrained; as many backwards")]
     updates: Annotated[int, Doc("updates of the policy")]
     pairs_trained: Annotated[int, Doc("pairs that all updates see: updates x batch")]
-    train_texts: Annotated[int, Doc("texts encoded before training, at most: a prompt and a degraded one a pair")]
+    train_texts: Annotated[int, Doc("texts encoded for training, at most: a pair's prompt, and its degraded one")]
     frozen_forwards: Annotated[int, Doc("forwards of frozen policies in training")]
     policy_forwards: Annotated[int, Doc("forwards of the policy in training; as many backwards")]
     validation_forwards: Annotated[int, Doc("forwards of the pictures and scores on the way, at most")]
@@ -54,6 +61,7 @@ class Disk:
     """Disk"""
 
     pairs_bytes: Annotated[int, Doc("latents of pairs/, half precision, uncompressed")]
+    pretraining_bytes: Annotated[int, Doc("winner and loser of a data-driven pair, and their checkpoints")]
     checkpoints_bytes: Annotated[int, Doc("checkpoints/: trained weights and optimizer states, as many as are kept")]
     aligned_bytes: Annotated[int, Doc("aligned/")]
 
@@ -70,23 +78,28 @@ class Host:
 class Device:
     """Accelerator memory while training, for each process (without activations)"""
 
-    frozen_bytes: Annotated[int, Doc("the denoiser's frozen weights, in the model's precision")]
+    frozen_bytes: Annotated[int, Doc("frozen weights of the denoiser: base or reference, winner, loser")]
     others_bytes: Annotated[int, Doc("text encoders and autoencoder, loaded beside it")]
-    trained_bytes: Annotated[int, Doc("trained weights, single precision")]
+    trained_bytes: Annotated[int, Doc("trained weights, in single precision")]
     gradients_bytes: Annotated[int, Doc("their gradients")]
     optimizer_bytes: Annotated[int, Doc("AdamW's two moments of each")]
     average_bytes: Annotated[int, Doc("the moving average of the trained weights, if one is kept")]
     total_bytes: Annotated[int, Doc("sum; activations come on top and grow with train.device_batch")]
 
 
+class PretrainingDevice(Device):
+    """Accelerator memory while pretraining winner and loser, for each process (without activations)"""
+
+
 @dataclass(frozen=True)
 class Cost:
-    """What one run takes."""
+    """What one run takes; `pretraining` where the policy pair has a winner and a loser, which must be made."""
 
     work: Work
     disk: Disk
     host: Host
     device: Device
+    pretraining: PretrainingDevice | None
 
 
 def model_outline(model: Model) -> Backbone:
@@ -98,48 +111,96 @@ def model_outline(model: Model) -> Backbone:
     return outline(components.backbone_of(model), model)
 
 
-def cost(recipe: Recipe, backbone: Backbone) -> Cost:
+def cost(recipe: Recipe) -> Cost:
     """Count what a recipe takes.
 
-    Args:
-        recipe: What is to run.
-        backbone: The outline of its model on the "meta" device; it is changed as training changes a backbone.
+    Raises:
+        InputError: The files of the model or of the evaluation cannot be read.
     """
+    backbone = model_outline(recipe.model)
     with torch.device("meta"):
-        condition = backbone.encode(["a prompt"])
+        condition = _condition(backbone)
         work = _work(recipe, backbone, _forward_flops(backbone, condition))
-        device, trained = _device(recipe, backbone)
-    latents = recipe.sample.pairs * BRANCHES * torch.Size(backbone.latent_shape).numel() * HALF
-    beside = device.others_bytes if recipe.adaptation.saves_pipeline else 0
+    pairs = recipe.sample.pairs * BRANCHES * torch.Size(backbone.latent_shape).numel() * HALF
+    pretraining = in_pretraining(recipe) if _pretrains(recipe) else None
+    device = in_training(recipe, backbone)
     return Cost(
         work=work,
         disk=Disk(
-            pairs_bytes=latents,
-            checkpoints_bytes=_kept(recipe) * (trained + device.average_bytes + device.optimizer_bytes),
-            aligned_bytes=trained + beside,
+            pairs_bytes=pairs,
+            pretraining_bytes=_disk(pretraining, recipe.pretrain.adaptation, recipe.pretrain.train.keep, BRANCHES),
+            checkpoints_bytes=_kept(recipe) * _checkpoint(device),
+            aligned_bytes=_disk(device, recipe.adaptation, 0, 1),
         ),
-        host=Host(latents_bytes=latents, conditions_bytes=work.train_texts * size(condition.values())),
+        host=Host(
+            latents_bytes=pairs,
+            conditions_bytes=work.train_texts * size(condition.values()) if recipe.train.encode == "before" else 0,
+        ),
         device=device,
+        pretraining=pretraining,
     )
 
 
-def readable(found: Cost) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """Groups, each a title and rows {what it is, value with its unit}."""
-    for group in (found.work, found.disk, found.host, found.device):
-        meanings = components.docs(type(group))
-        values = {each.name: getattr(group, each.name) for each in dataclasses.fields(group)}
-        yield type(group).__doc__ or "", [(meanings[name], with_unit(name, value)) for name, value in values.items()]
+def in_training(recipe: Recipe, backbone: Backbone) -> Device:
+    """Memory of the `train` stage; the outline is changed as training changes a backbone."""
+    base = network_size(backbone.denoiser)
+    with torch.device("meta"):
+        policies = Policies.of(backbone, recipe.adaptation, seed=0, reference=recipe.reference)
+    held = [policies.trained, *policies.behaviours.values()]
+    beside = 0
+    if _pretrains(recipe):
+        whole = recipe.pretrain.adaptation.saves_pipeline
+        beside = BRANCHES * base if whole else in_pretraining(recipe).trained_bytes
+    trained = size(parameter for group in policies.groups().values() for parameter in group)
+    return _device(Device, backbone, Held(held, trained, beside), recipe.train)
 
 
-def with_unit(name: str, value: int) -> str:
-    """A field's value as text: bytes in binary units, operations in decimal ones, counts as they are."""
-    if name.endswith("_bytes"):
-        power = max(0, min((value.bit_length() - 1) // 10, 4))
-        return f"{value / 1024**power:,.4g} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
-    if name.endswith("_flops"):
-        power = max(0, min((len(str(value)) - 1) // 3, 7))
-        return f"{value / 1000**power:.4g} {('', 'k', 'M', 'G', 'T', 'P', 'E', 'Z')[power]}FLOP"
-    return f"{value:,}"
+def in_pretraining(recipe: Recipe) -> PretrainingDevice:
+    """Memory of the `pretrain` stage."""
+    backbone, adaptation = model_outline(recipe.model), recipe.pretrain.adaptation
+    with torch.device("meta"):
+        pair = adaptation.fork(backbone, Pair(0, 0))
+    trained = size(parameter for each in pair for parameter in adaptation.parameters(each))
+    return _device(PretrainingDevice, backbone, Held(pair, trained), recipe.pretrain.train)
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a stage holds of the denoiser: behaviours, bytes that are trained, and frozen bytes beside."""
+
+    behaviours: Iterable[Behaviour]
+    trained: int
+    beside: int = 0
+
+
+def _device(kind: type[D], backbone: Backbone, held: Held, settings: Optimisation) -> D:
+    """Bytes of all networks that some behaviour uses, each once, and of what training adds to them."""
+    networks = {id(each.network): each.network for each in held.behaviours}.values()
+    trained, average = held.trained, held.trained if settings.average else 0
+    frozen = sum(map(network_size, networks)) - trained + held.beside
+    parts = (part for part in backbone.pipeline.components.values() if isinstance(part, nn.Module))
+    others = sum(network_size(part) for part in parts if part is not backbone.denoiser)
+    return kind(
+        frozen_bytes=frozen,
+        others_bytes=others,
+        trained_bytes=trained,
+        gradients_bytes=trained,
+        optimizer_bytes=2 * trained,
+        average_bytes=average,
+        total_bytes=frozen + others + 4 * trained + average,
+    )
+
+
+def _disk(device: Device | None, adaptation: Adaptation, checkpoints: int, results: int) -> int:
+    """What training leaves: checkpoints, and results, each with the rest of the pipeline where it is whole."""
+    if device is None:
+        return 0
+    rest = results * device.others_bytes if adaptation.saves_pipeline else 0
+    return checkpoints * _checkpoint(device) + device.trained_bytes + rest
+
+
+def _pretrains(recipe: Recipe) -> bool:
+    return "winner" in recipe.policy_pair.policies
 
 
 def size(tensors: Iterable[Tensor]) -> int:
@@ -155,30 +216,39 @@ def network_size(network: nn.Module) -> int:
 def _work(recipe: Recipe, backbone: Backbone, flops: int) -> Work:
     sampling, training = recipe.sample, recipe.train
     seen = training.steps * training.batch
-    sample = sampling.pairs * BRANCHES * backbone.evaluations(sampling.steps, sampling.guidance)
+    first = recipe.pretrain.train
+    pretrain = BRANCHES * first.steps * first.batch if _pretrains(recipe) else 0
+    samples = sampling.pairs * (sampling.labels.candidates if sampling.labels else BRANCHES)
+    sample = samples * backbone.evaluations(sampling.steps, sampling.guidance)
+    texts = 1 if sampling.labels else BRANCHES
     spared = int(recipe.draw.latents == "winner")  # a single latent needs one prediction less of either kind
     frozen, policy = seen * (recipe.policy_pair.frozen_forwards - spared), seen * (BRANCHES - spared)
     validation = _validation(recipe.validation, training.steps, backbone)
     evaluate = _evaluation(recipe.evaluate, backbone) if recipe.evaluate else 0
     return Work(
         pairs=sampling.pairs,
-        sample_texts=sampling.pairs * BRANCHES,
+        samples=samples,
         sample_forwards=sample,
+        pretrain_forwards=pretrain,
         updates=training.steps,
         pairs_trained=seen,
-        train_texts=sampling.pairs * BRANCHES,
+        train_texts=texts * (sampling.pairs if training.encode == "before" else seen),
         frozen_forwards=frozen,
         policy_forwards=policy,
         validation_forwards=validation,
         evaluate_forwards=evaluate,
         forward_flops=flops,
-        total_flops=flops * (sample + frozen + 3 * policy + validation + evaluate),
+        total_flops=flops * (sample + 3 * pretrain + frozen + 3 * policy + validation + evaluate),
     )
 
 
 def _kept(recipe: Recipe) -> int:
     """Checkpoints: the newest, and the best where there are scores."""
     return recipe.train.keep + int(bool(recipe.validation.every and recipe.validation.scored))
+
+
+def _checkpoint(device: Device) -> int:
+    return device.trained_bytes + device.average_bytes + device.optimizer_bytes
 
 
 def _validation(settings: Validation, updates: int, backbone: Backbone) -> int:
@@ -200,28 +270,15 @@ def _rows(path: str, name: str) -> int:
     return len(read_prompts(local(path) or Path(path), name))
 
 
+def _condition(backbone: Backbone) -> Condition:
+    """Shapes of one text's condition. Fake tensors, because text encoders look into the values of others' masks."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        rows = backbone.encode(["a prompt"])
+    return {name: torch.empty(row.shape, dtype=row.dtype) for name, row in rows.items()}
+
+
 def _forward_flops(backbone: Backbone, condition: Condition) -> int:
     denoiser, dtype = backbone.denoiser, next(backbone.denoiser.parameters()).dtype
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         backbone.predict(denoiser, torch.empty(1, *backbone.latent_shape, dtype=dtype), torch.ones(1), condition)
     return counter.get_total_flops()
-
-
-def _device(recipe: Recipe, backbone: Backbone) -> tuple[Device, int]:
-    """Memory of training, and the bytes of what a checkpoint keeps of the weights."""
-    frozen = network_size(backbone.denoiser)
-    parts = backbone.pipeline.components.values()
-    others = sum(network_size(p) for p in parts if isinstance(p, nn.Module) and p is not backbone.denoiser)
-    policies = Policies.of(backbone, recipe.adaptation, seed=0)
-    trained = size(parameter for group in policies.groups().values() for parameter in group)
-    average = trained if recipe.train.average else 0
-    device = Device(
-        frozen_bytes=frozen,
-        others_bytes=others,
-        trained_bytes=trained,
-        gradients_bytes=trained,
-        optimizer_bytes=2 * trained,
-        average_bytes=average,
-        total_bytes=frozen + others + 4 * trained + average,
-    )
-    return device, size(policies.weights().values())

@@ -21,7 +21,7 @@ from ddspo.backbones.sd3 import SD3
 from ddspo.maths.pair import Pair
 from ddspo.objectives.logistic import Logistic
 from ddspo.policy_pairs.base import PolicyPair, View
-from ddspo.training.batches import Conditions
+from ddspo.training.batches import Conditions, ConditionsOnDemand
 from ddspo.training.imitation import Imitators
 from ddspo.training.policies import Policies, Pretrained
 from ddspo.training.steps import preference_step
@@ -106,10 +106,10 @@ def test_prompts_that_lose_their_end_are_named(backbone: Backbone) -> None:
 
 
 def test_cached_condition_is_fresh(backbone: Backbone) -> None:
-    conditions = Conditions(backbone, [*PROMPTS, PROMPTS[0]])
     fresh = backbone.encode(PROMPTS[::-1])
-    for name, rows in conditions.of(PROMPTS[::-1], backbone.device).items():
-        torch.testing.assert_close(rows, fresh[name])
+    for conditions in (Conditions(backbone, [*PROMPTS, PROMPTS[0]]), ConditionsOnDemand(backbone)):
+        for name, rows in conditions.of(PROMPTS[::-1], backbone.device).items():
+            torch.testing.assert_close(rows, fresh[name])
 
 
 def policies_for(backbone: Backbone, adaptation: Adaptation, pair: str, folder: Path) -> Policies:

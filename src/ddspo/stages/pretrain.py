@@ -15,7 +15,7 @@ from ddspo.backbones.base import Backbone
 from ddspo.maths.pair import Pair
 from ddspo.progress import Progress
 from ddspo.run_folder import RunFolder, replace_atomically
-from ddspo.training.batches import Batches, Conditions, PairData
+from ddspo.training.batches import Batches, PairData, conditions_of
 from ddspo.training.drawing import Drawing
 from ddspo.training.fit import Fit, Optimisation
 from ddspo.training.imitation import Imitators, imitation_step
@@ -47,7 +47,7 @@ def pretrain(
     adaptation = settings.adaptation
     seeds = Pair("winner", "loser").map(lambda who: draws.stable_seed(seed, "adapter", who) % 2**32)
     imitators = Imitators.of(backbone, adaptation, seeds)
-    conditions = Conditions(backbone, data.texts)
+    conditions = conditions_of(backbone, data.texts, settings.train.encode)
     fit = Fit(
         name="pretrain",
         accelerator=accelerator,

@@ -17,7 +17,7 @@ from ddspo.progress import Progress
 from ddspo.references.base import Reference
 from ddspo.references.frozen import FrozenReference
 from ddspo.run_folder import RunFolder, replace_atomically
-from ddspo.training.batches import Batches, Conditions, PairData
+from ddspo.training.batches import Batches, PairData, conditions_of
 from ddspo.training.drawing import PLAIN, Drawing, check_drawing
 from ddspo.training.fit import Fit, Optimisation
 from ddspo.training.policies import Policies, Pretrained
@@ -71,7 +71,7 @@ def train(
     method.check(settings, degraded=data.degraded is not None)
     check_drawing(method.drawing, method.policy_pair, data.prompts)
     backbone.to(accelerator.device)
-    conditions = Conditions(backbone, data.texts)
+    conditions = conditions_of(backbone, data.texts, settings.encode)
     pretrained = Pretrained(method.pretrained, run.policies) if method.pretrained else None
     validator = method.validator(backbone) if method.validator else None
     policies = Policies.of(

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,6 +17,9 @@ from ddspo.policy_pairs.base import Condition, View
 from ddspo.training.drawing import PLAIN, Drawing
 
 ENCODED_AT_ONCE = 64
+
+Encode = Literal["before", "during"]
+"""When texts are encoded: before training, all kept in main memory, or during it."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,24 @@ class Conditions:
 
 
 @dataclass(frozen=True)
+class ConditionsOnDemand:
+    """Every text's condition, encoded when it is asked for: nothing is kept, and the text encoders stay at work."""
+
+    backbone: Backbone
+
+    def of(self, texts: Sequence[str], device: torch.device) -> Condition:
+        """The condition of some texts, on a device; each different text is encoded once."""
+        unique = sorted(set(texts))
+        rows = torch.tensor([unique.index(text) for text in texts], device=self.backbone.device)
+        return {name: table[rows].to(device) for name, table in self.backbone.encode(unique).items()}
+
+
+def conditions_of(backbone: Backbone, texts: Iterable[str], encode: Encode) -> Conditions | ConditionsOnDemand:
+    """The conditions of a training's texts, encoded before or during it."""
+    return Conditions(backbone, texts) if encode == "before" else ConditionsOnDemand(backbone)
+
+
+@dataclass(frozen=True)
 class Batches:
     """The batch of every update, a function of seed, update and item only.
 
@@ -65,7 +87,7 @@ class Batches:
     """
 
     data: PairData
-    conditions: Conditions
+    conditions: Conditions | ConditionsOnDemand
     size: int
     seed: int
     path: NoisePath

@@ -19,7 +19,7 @@ from ddspo.policy_pairs.base import View
 from ddspo.progress import Progress
 from ddspo.run_folder import RunFolder
 from ddspo.training.average import Average
-from ddspo.training.batches import Batches, mean_over
+from ddspo.training.batches import Batches, Encode, mean_over
 from ddspo.training.checkpoints import Checkpoints, deep, flat
 from ddspo.training.guards import Guards, best, fault
 from ddspo.training.log import Log
@@ -38,6 +38,9 @@ class Optimisation:
     device_batch: Annotated[
         int, Gt(0), Doc("pairs that one process holds at once; changes memory, not the result")
     ] = 32
+    encode: Annotated[
+        Encode, Doc("texts: before training, kept in main memory, or during it, with the text encoders at every step")
+    ] = "before"
     lr: Annotated[float, Gt(0), Doc("AdamW's learning rate at its peak, absolute: nothing scales it")] = 1e-4
     schedule: Annotated[
         Literal["constant_with_warmup", "cosine", "linear"], Doc("how the rate goes on after the warm-up")

@@ -1,0 +1,42 @@
+"""The cost of a run as a table, every quantity with its meaning and unit."""
+
+import dataclasses
+from collections.abc import Iterator
+
+from rich.table import Table
+
+from ddspo import components
+from ddspo.cost import Cost, Device, Disk, Host, Work
+
+
+def cost_table(found: Cost) -> Table:
+    """Groups of rows, ready to print."""
+    table = Table(box=None, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for title, rows in readable(found):
+        table.add_row(f"[bold]{title}")
+        for meaning, value in rows:
+            table.add_row(f"  {meaning}", value)
+    return table
+
+
+def readable(found: Cost) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Groups, each a title and rows {what it is, value with its unit}."""
+    groups: list[Work | Disk | Host | Device] = [found.work, found.disk, found.host]
+    groups += [found.pretraining] if found.pretraining else []
+    for group in [*groups, found.device]:
+        meanings = components.docs(type(group))
+        values = {each.name: getattr(group, each.name) for each in dataclasses.fields(group)}
+        yield type(group).__doc__ or "", [(meanings[name], with_unit(name, value)) for name, value in values.items()]
+
+
+def with_unit(name: str, value: int) -> str:
+    """A field's value as text: bytes in binary units, operations in decimal ones, counts as they are."""
+    if name.endswith("_bytes"):
+        power = max(0, min((value.bit_length() - 1) // 10, 4))
+        return f"{value / 1024**power:,.4g} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
+    if name.endswith("_flops"):
+        power = max(0, min((len(str(value)) - 1) // 3, 7))
+        return f"{value / 1000**power:.4g} {('', 'k', 'M', 'G', 'T', 'P', 'E', 'Z')[power]}FLOP"
+    return f"{value:,}"

@@ -1,0 +1,127 @@
+"""Recipes of real models: each runs through its stages on a tiny pipeline of its class, and says where it is from."""
+
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from peft import PeftModel
+
+from ddspo import components
+from ddspo.backbones.base import Backbone
+from ddspo.recipe import Recipe, load
+from ddspo.run_folder import read_rows
+from ddspo.workflow import Workflow
+
+FOLDER = Path(__file__).parents[1] / "recipes"
+RECIPES = sorted(path for path in FOLDER.glob("*.yaml") if not path.stem.startswith("scenes"))
+BACKBONES = {"sd14": "sd", "sd15": "sd", "sd35": "sd3"}
+"""Of recipes whose first word is no backbone's name."""
+SMALL = [
+    *("model.variant=null", "model.dtype=bf16", "sample.pairs=4", "sample.steps=2", "sample.batch=2"),
+    *("train.steps=2", "train.batch=2", "train.device_batch=2", "train.checkpoint_every=1"),
+]
+PRETRAIN = ["pretrain.train.steps=1", "pretrain.train.batch=2", "pretrain.train.device_batch=2"]
+SOURCED = ("degradation", "sample", "objective", "adaptation", "pretrain", "draw", "train")
+NOT_METHOD = ("model.path", "model.variant", "name", "policy_pair", "sample.batch", "train.device_batch")
+"""Keys that the title explains, or that change memory and not the result."""
+
+
+def backbone_of(path: Path) -> str:
+    first = path.stem.partition("-")[0]
+    return BACKBONES.get(first, first)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    folders: dict[str, Path] = {}
+
+    def made(name: str) -> Path:
+        if name not in folders:
+            folders[name] = tmp_path_factory.mktemp(name)
+            components.find(Backbone, name).tiny().save(folders[name])
+        return folders[name]
+
+    return made
+
+
+def small(path: Path, model: Path, out: Path) -> Recipe:
+    """The recipe with sizes for a test; what makes the method is left as it is."""
+    out.mkdir(exist_ok=True)
+    prompts = out / "prompts.txt"
+    prompts.write_text("a red cube\ntwo cats on a mat\n")
+    overrides = [*SMALL, *(PRETRAIN if "pretrain:" in path.read_text() else ())]
+    return load(path, [f"model.path={model}", f"prompts={prompts}", f"out={out}", *overrides])
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_dry_run(path: Path, tiny_folder_of: Callable[[str], Path], tmp_path: Path) -> None:
+    """Every stage, two updates; what comes out loads into the pipeline's own class."""
+    model = tiny_folder_of(backbone_of(path))
+    flow = Workflow.start(small(path, model, tmp_path))
+    flow.run()
+    rows = read_rows(flow.folder.log)
+    assert [row["step"] for row in rows] == [1, 2]
+    assert rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
+    assert all(math.isfinite(row["loss"]) for row in rows)
+    assert flow.result()["metrics"] == {}
+    assert (flow.folder.report_html).exists()
+    assert ("pretrain" in flow.folder.stages()) == ("data-driven" in path.stem)
+    assert loads(model, flow.folder.aligned, components.find(Backbone, backbone_of(path)))
+
+
+def loads(model: Path, aligned: Path, kind: Any) -> bool:
+    """By plain diffusers: a whole pipeline, its LoRA, or peft's adapter where the pipeline's class reads no LoRA."""
+    if (aligned / "model_index.json").exists():
+        return bool(kind.pipeline_class.from_pretrained(aligned))
+    pipeline = kind.pipeline_class.from_pretrained(model)
+    if (aligned / "adapter_config.json").exists():
+        return len(PeftModel.from_pretrained(pipeline.transformer, str(aligned)).active_adapters) == 1
+    pipeline.load_lora_weights(aligned)
+    return len(pipeline.get_active_adapters()) == 1
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_the_header_says_where_everything_is_from(path: Path) -> None:
+    """A paper row or that there is none, what it needs, and a source for every key that makes the method."""
+    header = "\n".join(line for line in path.read_text().splitlines() if line.startswith("#"))
+    assert re.search(r"^# Paper: (alignment|aesthetics|no row)", header, re.MULTILINE)
+    assert re.search(r"^# Not run here: ", header, re.MULTILINE)
+    assert re.search(r"^# Needs: \S", header, re.MULTILINE)
+    sources = set(re.findall(r"^#   ([a-z_.]+(?:, [a-z_.]+)*):", header, re.MULTILINE))
+    named = {key for keys in sources for key in keys.split(", ")}
+    recipe = components.plain(load(path))
+    for key in named:
+        assert value_of(recipe, key) is not KeyError, f"{key} is no key of the recipe"
+    given = {key for key in leaves(yaml.safe_load(path.read_text())) if key.startswith(SOURCED)}
+    unnamed = {key for key in given - set(NOT_METHOD) if not any(starts(key, each) for each in named)}
+    assert not unnamed, f"no source for {unnamed}"
+
+
+def starts(key: str, named: str) -> bool:
+    return f"{key}.".startswith(f"{named}.")
+
+
+def leaves(tree: Any, path: str = "") -> list[str]:
+    if not isinstance(tree, dict):
+        return [path]
+    return [leaf for key, below in tree.items() for leaf in leaves(below, f"{path}.{key}" if path else key)]
+
+
+def value_of(tree: Any, key: str) -> Any:
+    for name in key.split("."):
+        if not isinstance(tree, dict) or name not in tree:
+            return KeyError
+        tree = tree[name]
+    return tree
+
+
+def test_the_rate_follows_the_authors_rule() -> None:
+    """lr x beta = 0.0819 at 2048 pairs an update, within a thousandth of it."""
+    for path in RECIPES:
+        recipe: Any = load(path)
+        assert recipe.train.batch == 2048
+        assert recipe.train.lr * recipe.objective.beta == pytest.approx(0.0819, rel=2e-3), path.stem
