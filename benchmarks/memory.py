@@ -70,13 +70,14 @@ def parameters_row(name: str) -> str:
 
 def memory_row(name: str) -> str:
     """Bytes of the denoiser's weights, gradients and moments, half precision where frozen."""
-    cells = []
     with _folder(name) as model:
-        for adaptation in ADAPTATIONS:
-            for pair in PAIRS:
-                device = in_training(_recipe(model, adaptation, pair), model_outline(model))
-                cells.append(device.total_bytes - device.others_bytes)
-        others, full = device.others_bytes, device
+        devices = {
+            (adaptation, pair): in_training(_recipe(model, adaptation, pair), model_outline(model))
+            for adaptation in ADAPTATIONS
+            for pair in PAIRS
+        }
+    full = devices["full", "training_free"]
+    others, cells = full.others_bytes, [each.total_bytes - each.others_bytes for each in devices.values()]
     held = [16 * full.trained_bytes // 4 + copies * full.frozen_bytes for copies in OFFICIAL.values()]
     official = held if read(name)["backbone"] in ("sd", "sdxl") else [None, None]
     return f"| {read(name)['title']} | " + " | ".join(map(_gib, [others, *cells, *official])) + " |"
