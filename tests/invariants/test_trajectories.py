@@ -29,6 +29,7 @@ SETTINGS = [
     "train.device_batch=4",
     "train.checkpoint_every=2",
     "train.lr=1e-4",
+    "validation={every: 6, pictures: 2, scored: 2, guidance: 2, steps: 2}",
     "evaluate.scales=[1, 2]",
     "evaluate.steps=2",
     "evaluate.images=2",
@@ -135,7 +136,7 @@ def test_a_run_killed_three_times_ends_bit_identical(whole: Path, tmp_path: Path
     assert ours.keys() == theirs.keys()
     # The file's header is written from an unordered map, so the weights are compared, bit by bit, and not the bytes.
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
-    for part, pattern in (("pairs", "*.parquet"), ("images", "*.png"), (".", "scores.jsonl")):
+    for part, pattern in (("pairs", "*.parquet"), ("images", "*.png"), (".", "scores.jsonl"), ("validation", "*.png")):
         assert digests(folder / part, pattern) == digests(whole / part, pattern), part
     assert read_rows(folder / "log.jsonl") == read_rows(whole / "log.jsonl")
 
@@ -177,5 +178,6 @@ def _assert_close(folder: Path, whole: Path) -> None:
     for name, value in ours.items():
         torch.testing.assert_close(value, theirs[name], rtol=2e-3, atol=2e-5)
     for ours_row, theirs_row in zip(read_rows(folder / "log.jsonl"), read_rows(whole / "log.jsonl"), strict=True):
+        assert ours_row.keys() == theirs_row.keys()
         assert ours_row["loss"] == pytest.approx(theirs_row["loss"], abs=1e-5)
         assert ours_row["grad_norm"] == pytest.approx(theirs_row["grad_norm"], rel=1e-2)

@@ -1,6 +1,7 @@
 """The one loop and what watches over it: guards, checkpoints, averages, validation, trackers, on a tiny pipeline."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.utils import LoggerType
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -291,6 +293,13 @@ def test_a_tracker_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, recipe
     with pytest.raises(InputError, match="trackers: tensorboard is not installed"):
         Workflow.start(load(recipe, [f"out={tmp_path / 'runs'}"]))
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_tracker_that_is_not_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ddspo.training.trackers.get_available_trackers", lambda: [LoggerType.TRACKIO])
+    monkeypatch.setitem(sys.modules, "trackio", None)
+    with pytest.raises(InputError, match=r"trackers: trackio cannot be imported \(.*\): install it again"):
+        check_trackers(["trackio"])
 
 
 def test_a_score_needs_a_metric(recipe: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Experiment trackers, through Accelerate: every update's numbers, and validation grids where pictures are taken."""
 
+import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,12 +31,18 @@ def check_trackers(names: Sequence[str]) -> None:
     """Refuse what cannot be tracked with.
 
     Raises:
-        InputError: A tracker is not installed.
+        InputError: A tracker is not installed, or not whole.
     """
     available = {str(tracker.value) for tracker in get_available_trackers()}
     for name in names:
         if name not in available:
             raise InputError(f"trackers: {name} is not installed: `pip install {name}`, or leave it out of the list")
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise InputError(
+                f"trackers: {name} cannot be imported ({error}): install it again, or leave it out"
+            ) from None
 
 
 @contextmanager
