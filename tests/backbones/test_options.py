@@ -15,6 +15,7 @@ from ddspo.backbones.sd import SD
 from ddspo.backbones.sd3 import SD3
 from ddspo.backbones.sdxl import SDXL
 from ddspo.errors import InputError
+from ddspo.scenes.networks import MINIATURES, make_autoencoder, make_tokenizer
 
 ALL = [Flux, PixArt, Sana, SD, SD3, SDXL]
 PROMPTS = ["a red cube", "two cats", "x"]
@@ -68,6 +69,20 @@ def test_a_missing_t5_is_zeros() -> None:
     assert not hidden[:, 16:].any()
     assert len(backbone.readers()) == 2
     assert torch.isfinite(backbone.generate(PROMPTS, [1, 2, 3], 2, 3.0)).all()
+
+
+def test_the_miniature_of_a_flow_is_read_as_it_was_trained() -> None:
+    """With `max_length` 12: its own training writes as many zeros behind the CLIPs."""
+    tokenizer = make_tokenizer()
+    miniature = MINIATURES["flow"](tokenizer).eval()
+    backbone = SD3.of(miniature.pipeline(make_autoencoder()), Model("x", max_length=12))
+    prompts = ["a red circle", "two blue squares"]
+    tokens = tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    with torch.no_grad():
+        hidden, pooled = miniature._read(tokens)
+    condition = backbone.encode(prompts)
+    torch.testing.assert_close(condition["encoder_hidden_states"], hidden)
+    torch.testing.assert_close(condition["pooled_projections"], pooled)
 
 
 def test_the_guidance_input_of_flux() -> None:

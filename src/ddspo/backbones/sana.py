@@ -48,9 +48,9 @@ class Sana(Backbone):
         return {"encoder_hidden_states": hidden, "encoder_attention_mask": mask}
 
     def forward(self, denoiser: nn.Module, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """Some models run on a clock of their own, by a factor in the configuration."""
+        """Some models run on a clock of their own, by a factor in the configuration; some predict a variance too."""
         clock = t * self.config.timestep_scale
-        return denoiser(x_t, timestep=clock, **condition, return_dict=False)[0]
+        return denoiser(x_t, timestep=clock, **condition, return_dict=False)[0][:, : x_t.shape[1]]
 
     def readers(self) -> list[Reader]:
         """Gemma reads the instruction and then the prompt, in lower case."""
