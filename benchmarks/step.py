@@ -29,7 +29,7 @@ ROUNDS = 9
 def main() -> None:
     """Time both and print the ratio."""
     Accelerator()
-    backbone = SD.load(Model("package://ddspo.scenes/model"))
+    backbone = SD.load(Model("package://ddspo.scenes/noise"))
     policies = Policies.of(backbone, LoRA(), 0)
     view = _view(backbone)
     condition = {name: torch.cat([rows] * 3) for name, rows in view.condition.items()}

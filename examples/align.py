@@ -37,5 +37,5 @@ def align(model: str, out: Path, objective: Objective, seed: int = 0) -> Path:
 
 
 if __name__ == "__main__":
-    model, out = sys.argv[1:3] if len(sys.argv) > 2 else ("package://ddspo.scenes/model", "runs/align")
+    model, out = sys.argv[1:3] if len(sys.argv) > 2 else ("package://ddspo.scenes/noise", "runs/align")
     print(align(model, Path(out), Logistic(beta=2000)))

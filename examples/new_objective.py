@@ -30,5 +30,5 @@ class IPO(Objective):
 
 
 if __name__ == "__main__":
-    model, out = sys.argv[1:3] if len(sys.argv) > 2 else ("package://ddspo.scenes/model", "runs/ipo")
+    model, out = sys.argv[1:3] if len(sys.argv) > 2 else ("package://ddspo.scenes/noise", "runs/ipo")
     print(align(model, Path(out), IPO()))

@@ -125,11 +125,11 @@ def test_captions_drop_attributes_only_where_they_are_careless() -> None:
 
 
 def test_the_shipped_model_is_small_and_ordinary() -> None:
-    folder = local("package://ddspo.scenes/model")
+    folder = local("package://ddspo.scenes/noise")
     assert folder is not None
     weights = list(Path(folder).rglob("*.safetensors"))
     assert sum(path.stat().st_size for path in weights) < 10e6
-    backbone = SD.load(Model("package://ddspo.scenes/model"))
+    backbone = SD.load(Model("package://ddspo.scenes/noise"))
     row = {"tag": "single_object", "include": [{"class": "circle", "count": 1}]}
     seeds = list(range(16))
     images = backbone.decode(backbone.generate(["a photo of a circle"] * 16, seeds, 15, 3.0))

@@ -113,7 +113,7 @@ def test_the_run_leaves_what_it_promises(whole: Path) -> None:
 
 def test_the_result_is_an_ordinary_lora(whole: Path) -> None:
     """Plain diffusers reads it, and it changes the prediction."""
-    pipeline = StableDiffusionPipeline.from_pretrained(local("package://ddspo.scenes/model"), dtype=torch.float32)
+    pipeline = StableDiffusionPipeline.from_pretrained(local("package://ddspo.scenes/noise"), dtype=torch.float32)
     inputs = (torch.ones(1, 8, 8, 8), torch.tensor([500]), torch.ones(1, 16, 96))
     with torch.no_grad():
         before = pipeline.unet(*inputs).sample
