@@ -1,103 +1,91 @@
-"""Tunes DDSPO (TF-CPP) and Diffusion-DPO on the same pairs over the same grid, on validation prompts only.
+"""Tunes methods on the same pairs, on validation prompts only.
 
-`python benchmarks/compare.py --out runs/compare` prints one JSON row for every method, beta, learning rate and number
-of updates: the validation score at each guidance scale. `--part 0/2` and `--part 1/2` share the work between two
-processes. Finished rows are kept when it is run again.
+    A="objective.logistic.beta=500 train.lr=1e-4"
+    python benchmarks/compare.py recipes/scenes.yaml --steps 30 100 --arm "$A" "$A policy_pair=forward_noise"
+
+prints one JSON row for the base and one for every arm (a recipe with some overrides) and number of updates: the
+validation score at each guidance scale. `--part 0/2` and `--part 1/2` share the arms between two processes. Finished
+rows are kept when it is run again.
 """
 
 import argparse
-import itertools
 import json
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from ddspo import components, recipe
-from ddspo.adaptations.base import Adaptation
 from ddspo.backbones.base import Backbone
-from ddspo.objectives.base import Objective
-from ddspo.policy_pairs.base import PolicyPair
 from ddspo.progress import Progress
 from ddspo.recipe import Recipe
-from ddspo.run_folder import RunFolder, write_json
+from ddspo.run_folder import RunFolder, read_rows, write_json
 from ddspo.stages.evaluate import Evaluate, best
-from ddspo.stages.sample import read_pairs
-from ddspo.stages.train import Method, train
 from ddspo.workflow import Workflow
 
-METHODS = ("training_free", "forward_noise")
+HEALTH = ("accuracy", "win_displacement", "lose_displacement", "gap", "cosine")
 
 
 def main() -> None:
-    """Make the pairs, then go through this process's part of the grid."""
+    """Make the pairs, then go through this process's part of the arms."""
     options = _options()
-    flow = Workflow.start(recipe.load(Path("recipes/scenes.yaml"), [f"out={options.out}", "name=pairs", *options.set]))
-    flow.progress = Progress(speaks=False)
-    flow.run(("degrade", "sample"))
+    fixed = [f"out={options.out}", "validation.every=0", "trackers=[]", *options.set]
+    pairs = Workflow.start(recipe.load(options.recipe, [*fixed, "name=pairs"]))
+    pairs.run(("degrade", "sample"))
     part, parts = map(int, options.part.split("/"))
-    grid = list(itertools.product(options.methods, options.beta, options.lr))[part::parts]
     if part == 0:
-        for row in _base(flow):
-            print(json.dumps(row), flush=True)
-    for method, beta, lr in grid:
-        for row in _arm(flow, method, beta, lr, sorted(options.steps)):
-            print(json.dumps(row), flush=True)
+        curve = _curve(pairs, RunFolder(Path(options.out) / "base"), _backbone(pairs.recipe))
+        print(json.dumps({"arm": "base", "curve": curve, "best": best(curve)}), flush=True)
+    for arm in options.arm[part::parts]:
+        for row in _arm(pairs.folder, options.recipe, fixed, arm, sorted(options.steps)):
+            print(json.dumps({"arm": arm} | row), flush=True)
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--arm", nargs="+", required=True, help="overrides of the recipe, separated by spaces")
+    parser.add_argument("--steps", nargs="+", type=int, default=[30, 100], help="updates after which it is validated")
     parser.add_argument("--out", default="runs/compare")
     parser.add_argument("--part", default="0/1")
-    parser.add_argument("--methods", nargs="+", default=METHODS)
-    parser.add_argument("--beta", nargs="+", type=float, default=[500, 5000])
-    parser.add_argument("--lr", nargs="+", type=float, default=[3e-5, 3e-4])
-    parser.add_argument("--steps", nargs="+", type=int, default=[20, 60])
-    parser.add_argument("--set", nargs="*", default=[], help="recipe overrides")
+    parser.add_argument("--set", nargs="*", default=[], help="overrides of every arm")
     return parser.parse_args()
 
 
-def _base(flow: Workflow) -> Iterator[dict]:
-    curve = _curve(flow, RunFolder(Path(flow.recipe.out) / "base"), _backbone(flow.recipe))
-    yield {"method": "base", "curve": curve, "best": best(curve)}
-
-
-def _arm(flow: Workflow, method: str, beta: float, lr: float, steps: Sequence[int]) -> Iterator[dict]:
+def _arm(pairs: RunFolder, path: Path, fixed: Sequence[str], arm: str, steps: Sequence[int]) -> Iterator[dict]:
     """Train once to the most updates, and validate the checkpoints on the way."""
-    given = flow.recipe
-    name = f"{method}-b{beta:g}-lr{lr:g}"
-    run = RunFolder(Path(given.out) / name)
-    run.path.mkdir(parents=True, exist_ok=True)
-    settings = components.construct(
-        type(given.train),
-        components.plain(given.train) | {"lr": lr, "steps": steps[-1], "checkpoint_every": 10, "keep": 99},
-        name,
-    )
-    arm = Method(
-        components.construct(PolicyPair, method, name),
-        components.construct(Objective, {"logistic": {"beta": beta}}, name),
-        given.adaptation,
-    )
-    if not run.aligned.exists():
-        pairs = read_pairs(flow.folder)
-        train(run, _backbone(given), pairs, arm, settings, given.seed, Accelerator(), Progress(speaks=False))
-    log = [json.loads(line) for line in run.log.read_text().splitlines()]
+    name = "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in arm)
+    mechanics = [f"train.steps={steps[-1]}", "train.checkpoint_every=10", "train.keep=99"]
+    given = recipe.load(path, [*fixed, *arm.split(), *mechanics, f"name={name[-99:]}"])
+    _share(pairs, RunFolder(Path(given.out) / given.name))
+    flow = Workflow.start(given)
+    flow.run(tuple(stage for stage in flow.stages if stage in ("pretrain", "train")))
+    log = read_rows(flow.folder.log)
     for step in steps:
         began = time.monotonic()
-        backbone = _at(given, arm.adaptation, run.checkpoints / f"{step:07d}")
-        curve = _curve(flow, RunFolder(run.path / f"at-{step}"), backbone)
-        health = {key: round(log[step - 1][key], 5) for key in ("accuracy", "lose_displacement", "gap", "cosine")}
-        yield {
-            "method": method, "beta": beta, "lr": lr, "steps": step, "curve": curve, "best": best(curve),
-            "score": max(curve.values()), "health": health, "seconds": round(time.monotonic() - began),
-        }  # fmt: skip
+        curve = _curve(flow, RunFolder(flow.folder.path / f"at-{step}"), _at(flow, step))
+        health = {key: round(log[step - 1][key], 5) for key in HEALTH}
+        row = {"steps": step, "curve": curve, "best": best(curve), "score": max(curve.values()), "health": health}
+        yield row | {"seconds": round(time.monotonic() - began)}
 
 
-def _at(given: Recipe, adaptation: Adaptation, checkpoint: Path) -> Backbone:
-    backbone = _backbone(given)
-    adaptation.restore(adaptation.attach(backbone, 0).policy, load_file(checkpoint / "weights.safetensors"))
+def _share(pairs: RunFolder, run: RunFolder) -> None:
+    """The arm begins where the pairs are."""
+    if not run.manifest.exists():
+        run.path.mkdir(parents=True, exist_ok=True)
+        shutil.copy(pairs.prompts, run.prompts)
+        shutil.copytree(pairs.pairs, run.pairs, dirs_exist_ok=True)
+        shutil.copytree(pairs.images, run.images, dirs_exist_ok=True)
+        write_json(run.manifest, pairs.stages())
+
+
+def _at(flow: Workflow, step: int) -> Backbone:
+    backbone, adaptation = _backbone(flow.recipe), flow.recipe.adaptation
+    weights = load_file(flow.folder.checkpoints / f"{step:07d}" / "weights.safetensors")
+    own = {name: value for name, value in weights.items() if "/" not in name}
+    adaptation.restore(adaptation.attach(backbone, 0).policy, own)
     return backbone
 
 
@@ -108,6 +96,7 @@ def _backbone(given: Recipe) -> Backbone:
 def _curve(flow: Workflow, run: RunFolder, backbone: Backbone) -> dict[float, float]:
     result = run.path / "curve.json"
     if not result.exists():
+        assert flow.recipe.evaluate is not None
         evaluate = Evaluate(
             run, {"aligned": backbone}, flow.items, flow.recipe.evaluate, "geneval", flow.recipe.seed,
             flow.accelerator, Progress(speaks=False),
