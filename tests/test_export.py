@@ -313,7 +313,7 @@ def test_the_code_of_the_card_for_hub_ids_and_packages(tmp_path: Path, tiny_fold
     recipe = yaml.safe_load((tmp_path / "run/recipe.yaml").read_text())
     wanted = {
         "some/base": "from_pretrained('some/base', revision='v1', variant='fp16')",
-        "package://ddspo.scenes/noise": "from_pretrained(files('ddspo.scenes') / 'model')",
+        "package://ddspo.scenes/noise": "from_pretrained(files('ddspo.scenes') / 'noise')",
     }
     for path, call in wanted.items():
         recipe["model"] |= {"path": path, "revision": "v1", "variant": "fp16", "backbone": "sd"}

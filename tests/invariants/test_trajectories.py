@@ -130,7 +130,7 @@ def test_a_run_killed_three_times_ends_bit_identical(whole: Path, tmp_path: Path
     kept = digests(folder / "pairs", "[0-9]*.parquet")
     assert interrupt(arguments, (folder / "checkpoints" / "0000004").exists, signal.SIGKILL) == -signal.SIGKILL
     assert kept.items() <= digests(folder / "pairs", "[0-9]*.parquet").items()
-    assert interrupt(arguments, lambda: any(folder.glob("scores/eval*")), signal.SIGINT) == 130
+    assert interrupt(arguments, lambda: any(folder.glob("scores/valid*")), signal.SIGINT) == 130
     run(arguments)
     ours, theirs = weights(folder), weights(whole)
     assert ours.keys() == theirs.keys()
