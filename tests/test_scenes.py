@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from ddspo import components
 from ddspo.backbones.base import Model, local
-from ddspo.backbones.sd import SD
 from ddspo.detectors.scenes import SceneDetector
 from ddspo.metrics.geneval import GenEval
 from ddspo.prompt_files import read_prompts
@@ -124,16 +124,16 @@ def test_captions_drop_attributes_only_where_they_are_careless() -> None:
     assert not set(LEADS["evaluation"]) & set(LEADS["alignment"])
 
 
-def test_the_shipped_model_is_small_and_ordinary() -> None:
-    folder = local("package://ddspo.scenes/noise")
-    assert folder is not None
-    weights = list(Path(folder).rglob("*.safetensors"))
-    assert sum(path.stat().st_size for path in weights) < 10e6
-    backbone = SD.load(Model("package://ddspo.scenes/noise"))
+@pytest.mark.parametrize(("name", "clean", "right"), [("noise", 0.9, 0.75), ("flow", 0.5, 0.5)])
+def test_a_shipped_model_is_small_and_ordinary(name: str, clean: float, right: float) -> None:
+    """The flow miniature is trained for less long: its images are not as clean (docs/scenes.md)."""
+    model = Model(f"package://ddspo.scenes/{name}", max_length=12 if name == "flow" else None)
+    weights = list(Path(local(model.path) or "").rglob("*.safetensors"))
+    assert 0 < sum(path.stat().st_size for path in weights) < 10e6
+    backbone = components.backbone_of(model).load(model)
     row = {"tag": "single_object", "include": [{"class": "circle", "count": 1}]}
-    seeds = list(range(16))
-    images = backbone.decode(backbone.generate(["a photo of a circle"] * 16, seeds, 15, 3.0))
+    images = backbone.decode(backbone.generate(["a photo of a circle"] * 32, list(range(32)), 15, 2.0))
     assert images[0].shape == (SIZE, SIZE, 3)
-    scores = JUDGE(images, [row] * 16)
-    assert np.mean([score.confident for score in scores]) >= 0.9
-    assert np.mean([score.value for score in scores]) >= 0.75
+    scores = JUDGE(images, [row] * 32)
+    assert np.mean([score.confident for score in scores]) >= clean
+    assert np.mean([score.value for score in scores]) >= right
