@@ -127,7 +127,7 @@ def test_other_labels_are_other_pairs(tmp_path: Path) -> None:
         ("sample.labels={}", "sample.labels.judge: missing"),
         ("prompts=PLAIN", "prompts: PLAIN:1: tag None is none of"),
         ("pretrain.train.batch=33", "pretrain.train.batch 33: not a multiple of pretrain.train.device_batch 32"),
-        ("reference.refreshed.every=100", "reference: every 100 is never reached in 100 updates"),
+        ("reference.refreshed.every=100", "reference: every 100 is never reached in 60 updates"),
     ],
 )
 def test_mistakes_are_found_before_long_work(tmp_path: Path, override: str, message: str) -> None:

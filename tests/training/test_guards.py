@@ -60,6 +60,21 @@ def test_a_spike_is_measured_from_the_start_or_the_median() -> None:
     assert fault(OFF, rows(*high, 1e9)) is None
 
 
+def test_a_plain_denoising_loss_may_vary() -> None:
+    """0.05, 0.4, 0.05 ... is what small batches give; five times the largest of 20 is a fault.
+
+    5 x 0.4 = 2, and only from the 21st update on.
+    """
+    usual = [{"step": step, "loss": 0.4 if step % 2 == 0 else 0.05} for step in range(1, 21)]
+    for length in range(1, 21):
+        assert fault(GUARDS, usual[:length]) is None
+    assert fault(GUARDS, [*usual[:5], {"step": 6, "loss": 9.0}]) is None
+    assert fault(GUARDS, [*usual, {"step": 21, "loss": 1.99}]) is None
+    found = fault(GUARDS, [*usual, {"step": 21, "loss": 2.01}])
+    assert found is not None
+    assert found.what == "the loss jumped to 2.01 from 0.4"
+
+
 def test_displacement_is_a_median_of_ratios() -> None:
     """Nine of twenty rows at 100 gaps leave the median at 1; eleven take it to 100."""
     log = rows(*[0.5] * WINDOW)

@@ -24,7 +24,9 @@ class Guards:
         float, Gt(0), Doc("largest root mean square of u in the very first update, where policy and reference are one")
     ] = 0.5
     loss: Annotated[
-        float, Gt(1), Doc("largest loss, in times the first one or the median of the last 20, whichever is greater")
+        float,
+        Gt(1),
+        Doc("largest loss, in times the first one or the median of the last 20; in pretraining, the largest of those"),
     ] = 5.0
     displacement: Annotated[
         float, Gt(0), Doc("largest |d_lose|^2 in times the gap |a_lose|^2, as a median of the last 20 updates")
@@ -77,8 +79,16 @@ def _start(guards: Guards, rows: Sequence[Numbers]) -> Fault | None:
 
 
 def _loss(guards: Guards, rows: Sequence[Numbers]) -> Fault | None:
+    """A preference loss starts at log 2 times omega; a plain denoising loss varies with the times drawn.
+
+    So the latter is judged once there are enough of them, against the largest and not the median.
+    """
     losses = [row["loss"] for row in rows]
-    usual = max(losses[0], median(losses[-WINDOW - 1 : -1] or losses))
+    before = losses[-WINDOW - 1 : -1]
+    if "u_mean" in rows[0]:
+        usual = max(losses[0], median(before or losses))
+    else:
+        usual = max(before) if len(before) == WINDOW else math.inf
     if usual <= 0 or losses[-1] <= guards.loss * usual:
         return None
     return Fault(f"the loss jumped to {losses[-1]:.4g} from {usual:.4g}", "lower the learning rate or raise beta")
