@@ -67,7 +67,12 @@ def run(arguments: list[str], launcher: tuple[str, ...] = (sys.executable, "-m",
 
 def interrupt(arguments: list[str], when: Callable[[], bool], how: signal.Signals) -> int:
     process = subprocess.Popen(
-        [sys.executable, "-m", "ddspo", *arguments], cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "ddspo", *arguments],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stderr=subprocess.DEVNULL,
+        # A shell lets what it starts in the background ignore SIGINT, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     while not when():
         assert process.poll() is None, "finished before it could be interrupted"
@@ -130,7 +135,7 @@ def test_a_run_killed_three_times_ends_bit_identical(whole: Path, tmp_path: Path
     kept = digests(folder / "pairs", "[0-9]*.parquet")
     assert interrupt(arguments, (folder / "checkpoints" / "0000004").exists, signal.SIGKILL) == -signal.SIGKILL
     assert kept.items() <= digests(folder / "pairs", "[0-9]*.parquet").items()
-    assert interrupt(arguments, lambda: any(folder.glob("scores/valid*")), signal.SIGINT) == 130
+    assert interrupt(arguments, lambda: any(folder.glob("scores/eval*")), signal.SIGINT) == 130
     run(arguments)
     ours, theirs = weights(folder), weights(whole)
     assert ours.keys() == theirs.keys()
