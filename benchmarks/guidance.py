@@ -7,6 +7,7 @@
 for several scales and schedules s(t) (early, middle, late times) and for two contrasts: the degraded prompt of the
 recipe (the direction along which TF-CPP moves the prediction), and a wrong prompt that exchanges what the two objects
 of a prompt are or do. If no such sampler beats plain guidance, no training along these directions can be expected to.
+`clean` is the share of images that are read with confidence.
 """
 
 import argparse
@@ -100,10 +101,12 @@ class World:
             texts = [items[row]["prompt"] for row in rows], [contrast(items[row], row) for row in rows]
             seeds = [stable_seed(row, "guidance") for row in rows]
             images += self.backbone.decode(self._sample(*texts, seeds, scale, weight))
-        values = [score.value for score in self.evaluate.metric(images, items)]
+        scores = self.evaluate.metric(images, items)
         tags = [row["tag"] for row in items]
+        values, clean = [score.value for score in scores], [float(score.confident) for score in scores]
         tagged = {tag: round(value, 3) for tag, value in by_tag(tags, values).items()}
-        print(json.dumps(name | {"score": round(overall(tags, values), 3)} | tagged), flush=True)
+        cleaned = {tag: round(value, 3) for tag, value in by_tag(tags, clean).items()}
+        print(json.dumps(name | {"score": round(overall(tags, values), 3)} | tagged | {"clean": cleaned}), flush=True)
 
     @torch.no_grad()
     def _sample(
@@ -114,15 +117,20 @@ class World:
         scale: Callable[[float], float],
         weight: float,
     ) -> torch.Tensor:
-        """The pipeline's own sampler with a third branch, and a scale that depends on time."""
+        """The pipeline's own sampler with a scale that depends on time, and with a third branch if it has a weight."""
         backbone = self.backbone
-        condition = backbone.encode([*prompts, *[""] * len(prompts), *contrasts])
+        branches = [prompts, [""] * len(prompts), *([contrasts] if weight else [])]
+        condition = backbone.encode([text for branch in branches for text in branch])
         x, scheduler = backbone.initial_noise(seeds), backbone.pipeline.scheduler
         scheduler.set_timesteps(self.evaluate.steps)
         for t in scheduler.timesteps:
-            e = backbone.predict(backbone.denoiser, torch.cat([x] * 3), t.repeat(3 * len(x)), condition)
-            full, empty, contrast = e.chunk(3)
-            guided = empty + scale(float(t)) * (full - empty) + weight * (full - contrast)
+            copies = torch.cat([x] * len(branches))
+            full, empty, *contrast = backbone.predict(
+                backbone.denoiser, copies, t.repeat(len(copies)), condition
+            ).chunk(len(branches))
+            guided = empty + scale(float(t)) * (full - empty)
+            for away in contrast:
+                guided = guided + weight * (full - away)
             x = scheduler.step(guided, t, x).prev_sample
         return x
 

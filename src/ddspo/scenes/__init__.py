@@ -1,5 +1,5 @@
 """The embedded miniature world: coloured shapes whose truth is known exactly.
 
-`world` draws scenes, `prompts` words them in GenEval's six tags, `detector` reads an image back, `build` trains the
-shipped miniature pipeline. Nothing outside this folder knows that the model is small.
+`world` draws scenes, `prompts` words them in GenEval's six tags, `networks` makes the two miniature pipelines,
+`build` trains them; noise/ and flow/ are what it made. Nothing outside this folder knows that the models are small.
 """
