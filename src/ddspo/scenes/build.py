@@ -56,6 +56,7 @@ class Settings:
     lr: float = 1e-3
     seed: int = 0
     save_every: int = 250
+    start: str = ""
 
 
 Captioned = tuple[Scene, str | None]
@@ -188,12 +189,15 @@ def build(out: Path, work: Path, settings: Settings) -> None:
     if accelerator.is_main_process:
         print(json.dumps({"part": "settings", **asdict(settings)}), flush=True)
     images, scenes = draw(settings.scenes, settings.seed)
-    if accelerator.is_main_process and not (work / "autoencoder").exists():
+    if settings.start:
+        model.start_from(Path(settings.start))
+    elif accelerator.is_main_process and not (work / "autoencoder").exists():
         fit_autoencoder(autoencoder, images, settings.autoencoder_steps, settings.seed)
         autoencoder.save_pretrained(work / "autoencoder.tmp")
         os.replace(work / "autoencoder.tmp", work / "autoencoder")
     accelerator.wait_for_everyone()
-    autoencoder = AutoencoderKL.from_pretrained(work / "autoencoder")
+    fitted = Path(settings.start) / "vae" if settings.start else work / "autoencoder"
+    autoencoder = AutoencoderKL.from_pretrained(fitted)
     latents = encode_all(autoencoder, images)
     ema = fit_denoiser(model, latents, scenes, tokenizer, settings, work, accelerator)
     if accelerator.is_main_process:
@@ -226,9 +230,10 @@ def main(
     miniature: Annotated[str, typer.Option(help=f"One of {', '.join(MINIATURES)}.")] = Settings.miniature,
     steps: Annotated[int, typer.Option(help="Updates of the denoiser.")] = Settings.steps,
     seed: Annotated[int, typer.Option(help="Everything random follows from it.")] = Settings.seed,
+    start: Annotated[str, typer.Option(help="A pipeline folder made earlier, to go on from its weights.")] = "",
 ) -> None:
     """Train the miniature pipeline and write it to OUT."""
-    build(out, work, Settings(miniature=miniature, steps=steps, seed=seed))
+    build(out, work, Settings(miniature=miniature, steps=steps, seed=seed, start=start))
 
 
 if __name__ == "__main__":

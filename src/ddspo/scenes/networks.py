@@ -7,6 +7,7 @@ averaged and distributed together; its forward is the loss of plain fine-tuning.
 
 from abc import ABC, abstractmethod
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,13 +16,14 @@ from diffusers import (
     DDIMScheduler,
     DiffusionPipeline,
     FlowMatchEulerDiscreteScheduler,
+    ModelMixin,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, PreTrainedModel
 
 from ddspo.scenes.prompts import LEADS, NUMBERS, PLURALS, RELATIONS
 from ddspo.scenes.world import COLOURS, SHAPES
@@ -87,6 +89,12 @@ class Miniature(nn.Module, ABC):
     def pipeline(self, autoencoder: AutoencoderKL) -> DiffusionPipeline:
         """The parts as an ordinary pipeline."""
 
+    def start_from(self, folder: Path) -> None:
+        """Take the weights of the pipeline that was saved in `folder`."""
+        for name, part in self.pipeline(make_autoencoder()).components.items():
+            if name != "vae" and isinstance(part, ModelMixin | PreTrainedModel):
+                part.load_state_dict(type(part).from_pretrained(folder / name).state_dict())
+
 
 class NoiseMiniature(Miniature):
     """A StableDiffusionPipeline that predicts noise."""
@@ -117,10 +125,15 @@ class NoiseMiniature(Miniature):
         )
 
     def forward(self, x0: Tensor, noise: Tensor, u: Tensor, tokens: Tensor) -> Tensor:
-        """Mean of |e - eps|^2 with uniform times."""
+        """Mean of min(1 / alpha_bar(t), 10) |e - eps|^2 with uniform times.
+
+        1 / alpha_bar is the weight that |e - eps|^2 has in the loss of v-prediction. It favours the noisy steps, in
+        which what stands where is decided; 10 keeps the noisiest from outweighing all others.
+        """
         t = (u * 1000).long()
         prediction = self.unet(self.scheduler.add_noise(x0, noise, t), t, self.text(tokens).last_hidden_state).sample
-        return (prediction - noise).square().mean()
+        weight = self.scheduler.alphas_cumprod[t].reciprocal().clamp(max=10)
+        return (weight * (prediction - noise).square().mean(dim=(1, 2, 3))).mean()
 
     def pipeline(self, autoencoder: AutoencoderKL) -> StableDiffusionPipeline:
         """A StableDiffusionPipeline."""
