@@ -84,7 +84,7 @@ class World:
     def degraded(self, row: Row, index: int) -> str:
         """One prompt as the recipe degrades it."""
         ((variant, *_),) = self.given.degradation([row["prompt"]], [index])
-        return variant
+        return variant.text
 
     def show(
         self,

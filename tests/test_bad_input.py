@@ -25,7 +25,11 @@ def write(path: Path, text: str) -> str:
     [
         ("p.txt", "", "holds no prompt"),
         ("p.txt", "\n \n", "holds no prompt"),
-        ("p.txt", "a red circle\nsquare\n", "'square' has one word"),
+        (
+            "p.txt",
+            "a red circle\nsquare\n",
+            "1 of 2 cannot be degraded, for example 'square': write prompts with two words or more",
+        ),
         ("p.jsonl", '{"prompt": "a b", "id": "x"}\n{"prompt": "c d", "id": "x"}\n', "p.jsonl:2: id 'x' is also"),
         ("p.jsonl", '{"prompt": "a b", "id": "../x"}\n', "id '../x'"),
         ("p.jsonl", '{"prompt": "a b", "id": "a\\u0000"}\n', "id 'a\\x00'"),

@@ -31,7 +31,7 @@ class RunFolder:
 
     @property
     def prompts(self) -> Path:
-        """Rows {id, prompt, degraded: [...], seed}."""
+        """Rows {id, prompt, degraded: [{text, kind}], seed}."""
         return self.path / "prompts.jsonl"
 
     @property

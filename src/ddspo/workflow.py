@@ -19,7 +19,7 @@ from ddspo.prompt_files import read_prompts
 from ddspo.recipe import Recipe
 from ddspo.result import Result
 from ddspo.run_folder import Row, RunFolder, write_json, write_text
-from ddspo.stages.degrade import degrade
+from ddspo.stages.degrade import degrade, vary
 from ddspo.stages.evaluate import MODELS, Evaluate, Evaluation, read_images
 from ddspo.stages.pretrain import pretrain
 from ddspo.stages.report import report
@@ -245,7 +245,7 @@ class Workflow:
             check_batch(given.pretrain.train, self.accelerator.num_processes, "pretrain.train")
         self._method.check(given.train, degraded=labels is None)
         if self._degradation:
-            self._degradation([row["prompt"] for row in self.prompts], [0] * len(self.prompts))
+            vary(self._degradation, [row["prompt"] for row in self.prompts], [0] * len(self.prompts))
         if given.validation.every and given.validation.scored and not given.evaluate:
             raise InputError("validation.scored: the recipe has no evaluate group whose metric could judge: use 0")
         check_drawing(given.draw, given.policy_pair, [row["prompt"] for row in self.prompts])

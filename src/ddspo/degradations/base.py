@@ -2,15 +2,25 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
+
+
+class Degraded(NamedTuple):
+    """A poorer prompt, and what was done to it: `remove_words`, or the skill that it breaks and how."""
+
+    text: str
+    kind: str
 
 
 class Degradation(ABC):
     """Makes semantically poorer variants of prompts."""
 
-    @abstractmethod
-    def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[list[str]]:
-        """One or more variants of each prompt, each other than the prompt and not empty; same seed, same variants.
+    needs: ClassVar[str]
+    """What a prompt must have to be degraded, for messages: 'two words or more'."""
 
-        Raises:
-            InputError: A prompt cannot be degraded; names it.
+    @abstractmethod
+    def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[list[Degraded]]:
+        """The different variants of each prompt, each other than the prompt and not empty; same seed, same variants.
+
+        A prompt that cannot be degraded gets an empty list: whoever asks must say so.
         """

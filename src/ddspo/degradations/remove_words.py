@@ -2,19 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 from annotated_types import Gt, Interval
 from typing_extensions import Doc
 
-from ddspo.degradations.base import Degradation
+from ddspo.degradations.base import Degradation, Degraded
 from ddspo.errors import InputError
 
 
 @dataclass(frozen=True)
 class RemoveWords(Degradation):
     """Of n words, drop max(1, floor(r n)) with r uniform in [least, most); at least one word stays."""
+
+    needs: ClassVar[str] = "two words or more"
 
     least: Annotated[float, Interval(ge=0, le=1), Doc("smallest share of words that is dropped")] = 0.4
     most: Annotated[float, Interval(ge=0, le=1), Doc("largest share of words that is dropped")] = 0.7
@@ -24,18 +26,18 @@ class RemoveWords(Degradation):
         if self.least > self.most:
             raise InputError(f"remove_words: least {self.least} is above most {self.most}: exchange them")
 
-    def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[list[str]]:
-        """Variants of each prompt."""
+    def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[list[Degraded]]:
+        """Variants of each prompt; none of one word."""
         return [self._variants(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
 
-    def _variants(self, prompt: str, seed: int) -> list[str]:
+    def _variants(self, prompt: str, seed: int) -> list[Degraded]:
         words = prompt.split()
         if len(words) < 2:
-            raise InputError(f"prompt {prompt!r} has one word, so none can be removed: write two or more")
+            return []
         rng = np.random.default_rng(seed)
         whole = " ".join(words)
         tries = (self._shorter(words, rng) for _ in range(self.variants))
-        return [text for text in dict.fromkeys(tries) if text != whole]
+        return [Degraded(text, "remove_words") for text in dict.fromkeys(tries) if text != whole]
 
     def _shorter(self, words: list[str], rng: np.random.Generator) -> str:
         share = rng.uniform(self.least, self.most)

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from ddspo import draws
-from ddspo.degradations.base import Degradation
+from ddspo.degradations.base import Degradation, Degraded
+from ddspo.errors import InputError
 from ddspo.progress import Progress
 from ddspo.run_folder import Row, RunFolder, write_rows
 
@@ -13,7 +14,7 @@ AT_ONCE = 256
 def degrade(
     run: RunFolder, prompts: Sequence[Row], degradation: Degradation | None, seed: int, progress: Progress
 ) -> list[Row]:
-    """Write and return rows {id, prompt, degraded, seed}, in the order of the prompts.
+    """Write and return rows {id, prompt, degraded: [{text, kind}], seed}, in the order of the prompts.
 
     Without a degradation the rows go through whole: labelled pairs need no degraded prompt, and a judge reads all.
 
@@ -28,12 +29,29 @@ def degrade(
         for first in range(0, len(prompts), AT_ONCE):
             part = prompts[first : first + AT_ONCE]
             seeds = [draws.stable_seed(seed, row["id"], "degrade") for row in part]
-            variants = degradation([row["prompt"] for row in part], seeds)
+            variants = vary(degradation, [row["prompt"] for row in part], seeds)
             rows += [_row(*each) for each in zip(part, variants, seeds, strict=True)]
             advance(len(part), "")
     write_rows(run.prompts, rows)
     return rows
 
 
-def _row(prompt: Row, degraded: list[str], seed: int) -> Row:
-    return {"id": prompt["id"], "prompt": prompt["prompt"], "degraded": degraded, "seed": seed}
+def vary(degradation: Degradation, prompts: Sequence[str], seeds: Sequence[int]) -> list[list[Degraded]]:
+    """The variants of each prompt, at least one.
+
+    Raises:
+        InputError: Some prompts cannot be degraded.
+    """
+    variants = degradation(prompts, seeds)
+    without = [prompt for prompt, found in zip(prompts, variants, strict=True) if not found]
+    if without:
+        raise InputError(
+            f"prompts: {len(without)} of {len(prompts)} cannot be degraded, for example {without[0]!r}: "
+            f"write prompts with {degradation.needs}"
+        )
+    return variants
+
+
+def _row(prompt: Row, degraded: list[Degraded], seed: int) -> Row:
+    found = [each._asdict() for each in degraded]
+    return {"id": prompt["id"], "prompt": prompt["prompt"], "degraded": found, "seed": seed}

@@ -130,7 +130,7 @@ def _plan(prompts: Sequence[Row], settings: Sampling, seed: int) -> Iterator[Row
         else:
             variants = prompt["degraded"]
             chosen = variants[draws.stable_seed(seed, name, "variant") % len(variants)]
-            yield start | {"degraded": chosen, "seed": draws.stable_seed(seed, name, "latent")}
+            yield start | {"degraded": chosen["text"], "seed": draws.stable_seed(seed, name, "latent")}
 
 
 class _Pairs(NamedTuple):
