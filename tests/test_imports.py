@@ -12,7 +12,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 BASE = {"errors", "draws", "run_folder", "progress", "prompt_files"}
 ORDER = [
     {"maths"},
-    {"objectives", "policy_pairs", "references", "timesteps", "schedules"},
+    {"pairs", "objectives", "policy_pairs", "references", "timesteps", "schedules"},
     {"backbones"},
     {"adaptations", "detectors", "exports", "scenes"},
     {"training", "degradations", "metrics"},

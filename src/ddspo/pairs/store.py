@@ -1,0 +1,170 @@
+"""Reads a folder of shards: checks all of it once, and then holds a few shards at a time."""
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+
+from ddspo import draws
+from ddspo.errors import InputError
+from ddspo.maths.pair import Pair
+from ddspo.pairs.data import PairData, Pairs
+from ddspo.pairs.shards import HALF, Damaged, Entry, Origin, check_origin, latents_of, read_shard
+from ddspo.pairs.writer import read_index
+
+GIB = 2**30
+WINDOW = 2.0
+"""GiB of shards that are in memory at once, if not told otherwise."""
+
+
+class Shard(NamedTuple):
+    """A shard that is listed and there."""
+
+    path: Path
+    entry: Entry
+    bytes: int
+
+
+@dataclass(frozen=True)
+class PairStore(Pairs):
+    """The pairs of a folder.
+
+    Attributes:
+        shards: Its shards, in order.
+        origin: How they were made.
+        memory: GiB of shards that may be held at once.
+    """
+
+    shards: Sequence[Shard]
+    origin: Origin
+    memory: float = WINDOW
+    _held: OrderedDict[int, pa.Table] = field(default_factory=OrderedDict, init=False, repr=False, compare=False)
+
+    @classmethod
+    def open(cls, folder: Path, memory: float = WINDOW) -> "PairStore":
+        """Find the shards of a folder, all of which must be there and of one origin; contents are not read yet.
+
+        Raises:
+            InputError: There are none, one is missing, damaged, foreign or not in the index.
+        """
+        entries = read_index(folder)
+        strange = {path.name for path in folder.glob("*.parquet")} - set(entries)
+        if strange:
+            raise InputError(f"{folder / min(strange)}: not in index.json, so it is no shard of these pairs: move it")
+        shards = [_find(folder / name, entries[name]) for name in sorted(entries)]
+        if not sum(shard.entry.rows for shard in shards):
+            raise InputError(f"{folder}: no pairs: run `ddspo sample` or `ddspo import` first")
+        origin = origin_of(shards[0].path)
+        for shard in shards[1:]:
+            check_origin(shard.path, origin_of(shard.path), origin)
+        return cls(shards, origin, memory)
+
+    def verify(self) -> None:
+        """Read everything once: checksums, rows, texts, finite latents, and no id twice.
+
+        Raises:
+            InputError: Something is wrong; names the first place.
+        """
+        seen = np.zeros(len(self), np.int64)
+        for number, first in enumerate(self._starts):
+            ids = self._read(number)["id"].to_pylist()
+            seen[first : first + len(ids)] = [draws.stable_seed(each) for each in ids]
+        order = np.argsort(seen, kind="stable")
+        again = order[1:][seen[order[1:]] == seen[order[:-1]]]
+        if len(again):
+            row = int(again.min())
+            shard = int(np.searchsorted(self._starts, row, side="right")) - 1
+            name = self.take([row]).ids[0]
+            raise InputError(f"{self.shards[shard].path}: id {name!r} is there twice: make ids unique, and pairs anew")
+
+    @cached_property
+    def sizes(self) -> Sequence[int]:
+        """Pairs of each shard."""
+        return [shard.entry.rows for shard in self.shards]
+
+    @cached_property
+    def window(self) -> int:
+        """As many shards as `memory` holds, at least one."""
+        largest = max(shard.bytes for shard in self.shards)
+        return max(1, int(self.memory * GIB / largest))
+
+    @property
+    def has_degraded(self) -> bool:
+        """Whether each pair has a degraded prompt."""
+        return "degraded" in self.origin.columns
+
+    def take(self, rows: Sequence[int]) -> PairData:
+        """Some pairs, in the order of `rows`; shards that are not held are read, checked again, and held."""
+        places = np.asarray(rows, np.int64)
+        shards = np.searchsorted(self._starts, places, side="right") - 1
+        latents = Pair(*np.empty((2, len(places), *self.origin.shape), HALF))
+        texts = {name: [""] * len(places) for name in self._texts}
+        for shard in np.unique(shards):
+            mine = np.flatnonzero(shards == shard)
+            table, inside = self._table(int(shard)), places[mine] - self._starts[shard]
+            for name, out in latents._asdict().items():
+                out[mine] = latents_of(table, name, self.origin.shape)[inside]
+            for name, column in texts.items():
+                for place, text in zip(mine, table[name].take(pa.array(inside)).to_pylist(), strict=True):
+                    column[place] = text
+        tensors = latents.map(torch.from_numpy)
+        return PairData(texts["id"], texts["prompt"], texts.get("degraded"), tensors)
+
+    def prompts_of(self, shard: int) -> list[str]:
+        """The prompts of a shard."""
+        return self._table(shard)["prompt"].to_pylist()
+
+    def texts(self) -> Iterator[str]:
+        """Every prompt and degraded prompt, shard by shard, without reading a latent."""
+        for shard in self.shards:
+            for column in pq.read_table(shard.path, columns=self._texts[1:]).itercolumns():
+                yield from column.to_pylist()
+
+    @property
+    def _texts(self) -> list[str]:
+        return ["id", "prompt", *(["degraded"] if self.has_degraded else [])]
+
+    @cached_property
+    def _starts(self) -> NDArray[np.int64]:
+        """Number of each shard's first pair."""
+        return np.concatenate([[0], np.cumsum(self.sizes)])[:-1]
+
+    def _table(self, number: int) -> pa.Table:
+        """A shard, held until as many others were asked for as a window has."""
+        if number not in self._held:
+            while len(self._held) >= self.window:
+                self._held.popitem(last=False)
+            self._held[number] = self._read(number)
+        self._held.move_to_end(number)
+        return self._held[number]
+
+    def _read(self, number: int) -> pa.Table:
+        return read_shard(self.shards[number].path, self.shards[number].entry, self.origin)
+
+
+def _find(path: Path, entry: Entry) -> Shard:
+    try:
+        return Shard(path, entry, path.stat().st_size)
+    except OSError as error:
+        raise Damaged(f"{path}: {error.strerror}") from None
+
+
+def origin_of(path: Path) -> Origin:
+    """How a shard was made, from its footer.
+
+    Raises:
+        Damaged: It cannot be read.
+    """
+    try:
+        schema = pq.read_schema(path)
+    except (pa.ArrowException, OSError) as error:
+        raise Damaged(f"{path}: no parquet file: {str(error).splitlines()[0]}") from None
+    return Origin.of(schema, path)
