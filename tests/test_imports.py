@@ -9,7 +9,7 @@ import ddspo
 
 ROOT = Path(ddspo.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-BASE = {"errors", "draws", "run_folder", "progress", "prompt_files"}
+BASE = {"errors", "draws", "rows", "run_folder", "progress", "prompt_files"}
 ORDER = [
     {"maths"},
     {"pairs", "objectives", "policy_pairs", "references", "timesteps", "schedules"},

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from ddspo.errors import InputError, Stopped
+from ddspo.rows import each_row
 
 Row = dict[str, Any]
 
@@ -214,9 +215,13 @@ def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
 def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write` with a temporary path beside `path`, then rename it into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = _partial(path)
     write(partial)
     os.replace(partial, path)
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -235,28 +240,22 @@ def write_yaml(path: Path, value: Any) -> None:
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a whole JSONL file or nothing."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    """Write a whole JSONL file or nothing; one row is in memory at a time."""
+    with writing_rows(path) as write:
+        for row in rows:
+            write(row)
+
+
+@contextmanager
+def writing_rows(path: Path) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Yields what adds a row to a JSONL file, which appears when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial(path)
+    with partial.open("w", encoding="utf-8", newline="\n") as file:
+        yield lambda row: print(json.dumps(row, ensure_ascii=False), file=file)
+    os.replace(partial, path)
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Rows of a JSONL file.
-
-    Raises:
-        InputError: A line is not a JSON object; names the file and the line.
-    """
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if line.strip():
-            rows.append(_row(line, f"{path}:{number}"))
-    return rows
-
-
-def _row(line: str, where: str) -> Row:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}: not JSON ({error.msg}): write one object a line") from None
-    if not isinstance(row, dict):
-        raise InputError(f"{where}: {type(row).__name__} in place of an object: write one {{...}} a line")
-    return row
+    """Rows of a JSONL file; raises as `each_row` does."""
+    return list(each_row(path))

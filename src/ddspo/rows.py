@@ -1,0 +1,52 @@
+"""Reads JSONL, one row in memory at a time."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ddspo.errors import InputError
+
+
+def each_row(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a JSONL file, one in memory at a time.
+
+    Raises:
+        InputError: A line is not a JSON object; names the file and the line.
+    """
+    for number, line in _lines(path):
+        yield json_row(line, f"{path}:{number}")
+
+
+def some_rows(path: Path, count: int) -> list[dict[str, Any]]:
+    """At most `count` rows of a JSONL file, evenly spaced from the first to the last."""
+    last = sum(1 for _ in _lines(path)) - 1
+    wanted = min(count, last + 1)
+    places = {index * last // max(wanted - 1, 1) for index in range(wanted)}
+    lines = ((number, line) for place, (number, line) in enumerate(_lines(path)) if place in places)
+    return [json_row(line, f"{path}:{number}") for number, line in lines]
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines that are not blank, with their numbers; only a line feed ends one, others may be part of a text."""
+    with path.open(encoding="utf-8", newline="\n") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield number, line
+
+
+def json_row(line: str, where: str) -> dict[str, Any]:
+    """The JSON object of a line.
+
+    Raises:
+        InputError: It is none; `where` says where the line is.
+    """
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}: not JSON ({error.msg}): write one object a line") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: JSON that cannot be read ({error}): write one plain object a line") from None
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: {type(row).__name__} in place of an object: write one {{...}} a line")
+    return row
