@@ -55,6 +55,6 @@ class Progress:
             yield advance
 
     def say(self, line: str) -> None:
-        """Print one line."""
-        if self.speaks:
+        """Print one line, unless it is empty."""
+        if self.speaks and line:
             self.console.print(line, soft_wrap=True, markup=False)

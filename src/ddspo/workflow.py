@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ddspo.prompt_files import read_prompts
 from ddspo.recipe import Recipe
 from ddspo.result import Result
 from ddspo.run_folder import Row, RunFolder, write_json, write_text
-from ddspo.stages.degrade import degrade, vary
+from ddspo.stages.degrade import degrade, refuse
 from ddspo.stages.evaluate import MODELS, Evaluate, Evaluation, read_images
 from ddspo.stages.pretrain import pretrain
 from ddspo.stages.report import report
@@ -57,8 +57,8 @@ class Workflow:
         folder = RunFolder(Path(given.out) / given.name)
         accelerator = processes.accelerator(given.train, given.model.dtype, given.trackers, folder.trackers)
         flow = cls(given, accelerator, Progress(speaks=accelerator.is_main_process))
-        flow._check()
         cleared = STAGES[STAGES.index(fresh_from) :] if fresh_from else ()
+        flow._check(cleared)
         for name in set(STAGES) - set(cleared):
             flow.folder.check(name, flow._settings(name))
         accelerator.wait_for_everyone()
@@ -199,7 +199,7 @@ class Workflow:
         for group in (tree, tree["pretrain"]):
             group["train"] = {key: value for key, value in group["train"].items() if key not in MECHANICAL}
         tree["evaluated"] = self.recipe.evaluate is not None
-        tree["degradation"] = components.plain(self._degradation)
+        tree["degradation"] = self._degradation and _lasting(self._degradation)
         tree["rows"] = _digest(self.prompts)
         tree["items"] = _digest(self.items)
         keys = {
@@ -233,7 +233,7 @@ class Workflow:
                     f"{self.folder.path}: {earlier} is not finished: run `ddspo {earlier}` or `ddspo run`"
                 )
 
-    def _check(self) -> None:
+    def _check(self, cleared: Sequence[str]) -> None:
         """Everything that can be found wrong before any long work."""
         given = self.recipe
         backbone = components.backbone_of(given.model)
@@ -244,8 +244,10 @@ class Workflow:
         if self._pretrains:
             check_batch(given.pretrain.train, self.accelerator.num_processes, "pretrain.train")
         self._method.check(given.train, degraded=labels is None)
-        if self._degradation:
-            vary(self._degradation, [row["prompt"] for row in self.prompts], [0] * len(self.prompts))
+        degraded = "degrade" not in cleared and self.folder.stages().get("degrade", {}).get("finished")
+        if self._degradation and not degraded:
+            prompts = [row["prompt"] for row in self.prompts]
+            refuse(self._degradation, prompts, self._degradation.check(prompts))
         if given.validation.every and given.validation.scored and not given.evaluate:
             raise InputError("validation.scored: the recipe has no evaluate group whose metric could judge: use 0")
         check_drawing(given.draw, given.policy_pair, [row["prompt"] for row in self.prompts])
@@ -275,6 +277,12 @@ def _items(path: str, name: str, metric: Metric | None) -> list[Row]:
         if fault:
             raise InputError(f"{name}: {path}:{number}: {fault}: give a row that the metric can read")
     return rows
+
+
+def _lasting(degradation: Degradation) -> Row:
+    """Its options, without those that change nothing in what comes out."""
+    ((name, options),) = components.plain(degradation).items()
+    return {name: {key: value for key, value in options.items() if key not in degradation.mechanical}}
 
 
 def _digest(value: Any) -> str:

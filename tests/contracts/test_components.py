@@ -13,7 +13,7 @@ from ddspo.metrics.base import Metric
 from ddspo.objectives.base import Objective
 
 ALL = [(kind, name) for kind in components.KINDS for name in components.names(kind)]
-OPTIONS = {"geneval": {"detector": "scenes"}}
+OPTIONS = {"geneval": {"detector": "scenes"}, "llm": {"model": "some/model"}}
 
 
 @pytest.mark.parametrize(("kind", "name"), ALL, ids=[f"{components.KINDS[kind]}/{name}" for kind, name in ALL])

@@ -32,7 +32,7 @@ class Ask(NamedTuple):
 class Reply(NamedTuple):
     """One answer: to which of the questions, its text, and whether the model wrote it (only then is it kept)."""
 
-    index: int
+    place: int
     text: str
     written: bool
 

@@ -132,7 +132,7 @@ class LocalChat(Engine):
         return f"degradation.llm.model {self.model}"
 
 
-class _Quantiles(LogitsProcessor):
+class _Quantiles(LogitsProcessor):  # type: ignore[misc]  # transformers is not typed
     """Leaves one token a row: the quantile, at the row's next uniform number, of softmax(scores / temperature).
 
     Sampling with one generator a row, so that a row depends on its seed alone.

@@ -17,6 +17,8 @@ class Degradation(ABC):
 
     needs: ClassVar[str]
     """What a prompt must have to be degraded, for messages: 'two words or more'."""
+    mechanical: ClassVar[frozenset[str]] = frozenset()
+    """Options that change how it works, not what comes out: a run may go on with others."""
 
     @abstractmethod
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[list[Degraded]]:
@@ -24,3 +26,16 @@ class Degradation(ABC):
 
         A prompt that cannot be degraded gets an empty list: whoever asks must say so.
         """
+
+    def check(self, prompts: Sequence[str]) -> list[str]:
+        """The prompts that cannot be degraded, as far as that is known without long work.
+
+        Raises:
+            InputError: What it needs is not there: a model, a server.
+        """
+        variants = self(prompts, [0] * len(prompts))
+        return [prompt for prompt, found in zip(prompts, variants, strict=True) if not found]
+
+    def finish(self) -> str:
+        """Let go of what it loaded; returns a line on what happened, empty where there is nothing to say."""
+        return ""

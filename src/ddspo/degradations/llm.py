@@ -1,4 +1,4 @@
-"""A language model rewrites prompts to ask for less, or for worse pictures (the paper's second kind of degradation)."""
+"""A language model rewrites prompts to ask for less, or for worse pictures (the paper's second kind)."""
 
 import hashlib
 import json
@@ -69,11 +69,11 @@ class LLM(Degradation):
         if self.key_variable is not None and not VARIABLE.fullmatch(self.key_variable):
             raise InputError("llm: key_variable: give the name of an environment variable, never the key itself")
 
-    def check(self, prompts: Sequence[str]) -> None:
-        """The model, or the server, and the file of answers are there; nothing is asked."""
+    def check(self, prompts: Sequence[str]) -> list[str]:
+        """The model, or the server, and the file of answers are there; what cannot be degraded, only answers tell."""
         self._engine.check()
         with answers(self._cache):
-            pass
+            return []
 
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[list[Degraded]]:
         """Variants of each prompt; none where no answer was usable. What came before is read from the cache."""
@@ -88,10 +88,13 @@ class LLM(Degradation):
                     self._examples[outcome] = text
         return [[Degraded(text, f"llm:{self.instructions}") for text in variants] for variants in found]
 
-    def summary(self) -> str:
-        """How many answers were usable, and of each other sort how many, with an example."""
+    def finish(self) -> str:
+        """Let go of the model; how many answers were usable, and of each other sort how many, with an example."""
         sorts = [f"{count} {outcome}{self._example(outcome)}" for outcome, count in self._outcomes.most_common()]
-        return f"llm: {self._outcomes.total()} answers: {', '.join(sorts)}"
+        said = f"llm: {self._outcomes.total()} answers: {', '.join(sorts)}"
+        for loaded in ("_engine", "_outcomes", "_examples"):
+            vars(self).pop(loaded, None)
+        return said
 
     def _example(self, outcome: str) -> str:
         return "" if outcome in ("usable", "empty") else f" (such as {self._examples[outcome][:80]!r})"
@@ -105,9 +108,9 @@ class LLM(Degradation):
         texts = [kept.get(key) for key in keys]
         new = [index for index, text in enumerate(texts) if text is None]
         for reply in self._engine.replies([asks[index] for index in new]) if new else ():
-            texts[new[reply.index]] = reply.text
+            texts[new[reply.place]] = reply.text
             if reply.written:
-                kept.keep(keys[new[reply.index]], reply.text)
+                kept.keep(keys[new[reply.place]], reply.text)
         return [text or "" for text in texts]
 
     def _key(self, ask: Ask) -> str:

@@ -32,6 +32,7 @@ def degrade(
             variants = vary(degradation, [row["prompt"] for row in part], seeds)
             rows += [_row(*each) for each in zip(part, variants, seeds, strict=True)]
             advance(len(part), "")
+    progress.say(degradation.finish())
     write_rows(run.prompts, rows)
     return rows
 
@@ -43,13 +44,21 @@ def vary(degradation: Degradation, prompts: Sequence[str], seeds: Sequence[int])
         InputError: Some prompts cannot be degraded.
     """
     variants = degradation(prompts, seeds)
-    without = [prompt for prompt, found in zip(prompts, variants, strict=True) if not found]
+    refuse(degradation, prompts, [prompt for prompt, found in zip(prompts, variants, strict=True) if not found])
+    return variants
+
+
+def refuse(degradation: Degradation, prompts: Sequence[str], without: Sequence[str]) -> None:
+    """Name the prompts that cannot be degraded.
+
+    Raises:
+        InputError: There are some.
+    """
     if without:
         raise InputError(
             f"prompts: {len(without)} of {len(prompts)} cannot be degraded, for example {without[0]!r}: "
             f"write prompts with {degradation.needs}"
         )
-    return variants
 
 
 def _row(prompt: Row, degraded: list[Degraded], seed: int) -> Row:
