@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -106,6 +107,27 @@ def push(
         check_token(api)
     with result.uploads(how, hub_id) as uploads:
         print(describe(uploads, hub_id) if dry_run else push(uploads, hub_id, private, api))
+
+
+@app.command()
+def vote(
+    run: RunPath,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; another than 127.0.0.1 lets others in.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 8321,
+    result: Annotated[bool, typer.Option("--result", help="Print the result so far, without voting.")] = False,
+) -> None:
+    """Compare base and aligned images blind in a browser: votes.jsonl, a preference dataset, and the win rate."""
+    from ddspo.stages.vote import Ballot, Server
+
+    ballot = Ballot.open(run)
+    if not result:
+        with Server(ballot, host, port) as server:
+            print(f"{server.url}  (Ctrl-C ends; every vote is kept at once)", flush=True)
+            with suppress(KeyboardInterrupt):
+                server.serve_forever()
+    print("\n".join(ballot.result()))
 
 
 @app.command()

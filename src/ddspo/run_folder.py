@@ -96,6 +96,16 @@ class RunFolder:
         return self.path / "scores"
 
     @property
+    def votes(self) -> Path:
+        """One row a vote for either model's image, a preference dataset {prompt, chosen, rejected}: see `ddspo vote`."""
+        return self.path / "votes.jsonl"
+
+    @property
+    def ties(self) -> Path:
+        """One row a vote for neither."""
+        return self.path / "ties.jsonl"
+
+    @property
     def evaluation(self) -> Path:
         """Chosen guidance scales and fidelity of base and aligned."""
         return self.path / "evaluation.json"
@@ -189,12 +199,13 @@ class RunFolder:
     @property
     def _outputs(self) -> dict[str, tuple[Path, ...]]:
         pictures = self.images
+        images = (pictures / "base", pictures / "aligned")
         return {
             "degrade": (self.prompts,),
             "sample": (self.pairs, pictures / "pairs"),
             "pretrain": (self.pretraining.path, self.policies),
             "train": (self.checkpoints, self.log, self.validation, self.trackers, self.aligned, self.exports),
-            "evaluate": (self.parts, self.scores, self.evaluation, pictures / "base", pictures / "aligned"),
+            "evaluate": (self.parts, self.scores, self.evaluation, *images, self.votes, self.ties),
             "report": (self.report_html, self.report_json, self.aligned / "README.md"),
         }
 

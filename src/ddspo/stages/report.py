@@ -14,8 +14,8 @@ from ddspo.maths.statistics import paired_bootstrap
 from ddspo.metrics.geneval import by_tag, overall
 from ddspo.run_folder import Row, RunFolder, read_rows, write_json, write_text
 from ddspo.stages import _report_figures as figures
+from ddspo.stages._scores import MODELS, paired
 
-MODELS = ("base", "aligned")
 SHOWN = 12
 IMAGES = 4
 FIDELITY = {
@@ -74,18 +74,14 @@ def _judged(run: RunFolder) -> Judged:
 def by_prompt(rows: Sequence[Row]) -> list[Row]:
     """Prompts of one split {item, prompt, tag, base, aligned, difference}, with the rows of both models by seed.
 
-    An image that only one model has is left out, so that base[i] and aligned[i] always share a seed.
+    base[i] and aligned[i] always share a seed.
     """
-    images: dict[tuple[int, int], Row] = defaultdict(dict)
-    for row in rows:
-        images[row["item"], row["index"]][row["model"]] = row
     prompts: dict[int, Row] = {}
-    for (item, _), pair in sorted(images.items()):
-        if set(MODELS) <= set(pair):
-            start = {key: pair["base"][key] for key in ("item", "prompt", "tag")} | {"base": [], "aligned": []}
-            prompt = prompts.setdefault(item, start)
-            for model in MODELS:
-                prompt[model].append(pair[model])
+    for pair in paired(rows):
+        start = {key: pair["base"][key] for key in ("item", "prompt", "tag")} | {"base": [], "aligned": []}
+        prompt = prompts.setdefault(start["item"], start)
+        for model in MODELS:
+            prompt[model].append(pair[model])
     return [prompt | {"difference": _mean(prompt["aligned"]) - _mean(prompt["base"])} for prompt in prompts.values()]
 
 

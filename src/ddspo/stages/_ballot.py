@@ -1,0 +1,176 @@
+"""What is voted on in a run, the votes so far, and what they say. The files are the state: nothing else remembers it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from ddspo import draws
+from ddspo.errors import InputError
+from ddspo.maths.statistics import wilson_interval
+from ddspo.run_folder import Row, RunFolder, read_rows, write_rows
+from ddspo.stages._scores import MODELS, paired
+
+SIDES = ("left", "right")
+TIE = "tie"
+WORTH = {"aligned": 1.0, TIE: 0.5, "base": 0.0}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The images of both models, from one prompt and one seed.
+
+    Attributes:
+        item: Number of the prompt.
+        index: Number of the image among those of the prompt.
+        images: Where they are, by model, relative to the run folder.
+    """
+
+    item: int
+    index: int
+    seed: int
+    prompt: str
+    images: Mapping[str, str]
+
+    @property
+    def id(self) -> str:
+        """Name of the comparison in the files of votes."""
+        return f"{self.item:05d}_{self.index}"
+
+    def model(self, side: str) -> str:
+        """Who is shown on a side: always the same, and nothing that the page holds tells."""
+        return MODELS[(draws.stable_seed(self.seed, self.id, "left side") + SIDES.index(side)) % 2]
+
+    def row(self, verdict: str) -> Row:
+        """A vote as it is kept; `verdict` is a model or a tie."""
+        row = {"id": self.id, "seed": self.seed, "prompt": self.prompt}
+        if verdict == TIE:
+            return row | dict(self.images)
+        lost = MODELS[1 - MODELS.index(verdict)]
+        return row | {"chosen": self.images[verdict], "rejected": self.images[lost]}
+
+
+@dataclass(frozen=True)
+class Ballot:
+    """All comparisons of a run, in the order in which they are shown."""
+
+    run: RunFolder
+    comparisons: tuple[Comparison, ...]
+
+    @classmethod
+    def open(cls, path: Path) -> "Ballot":
+        """Read what there is to vote on, and check the votes so far.
+
+        Every prompt comes once before any comes again, in a random order: whoever stops early has seen a fair sample.
+
+        Raises:
+            InputError: There is no run, it is not evaluated, an image is missing, or a vote is about other images.
+        """
+        run = RunFolder(path)
+        if not run.scores.is_file():
+            if run.recipe.is_file():
+                raise InputError(f"{path}: not evaluated yet: run `ddspo evaluate` or `ddspo run`")
+            raise InputError(f"{path}: no run there (no recipe.yaml): give a run folder, for example runs/scenes")
+        pairs = paired([row for row in read_rows(run.scores) if row["split"] == "evaluation"])
+        if not pairs:
+            raise InputError(f"{run.scores}: no image was judged for both models: run `ddspo evaluate --fresh`")
+        found = [_comparison(run, pair) for pair in pairs]
+        found.sort(key=lambda one: (one.index, draws.stable_seed(one.seed, one.id, "order")))
+        ballot = cls(run, tuple(found))
+        ballot.verdicts()
+        return ballot
+
+    def verdicts(self) -> dict[str, str]:
+        """Model or tie, by id of the comparison.
+
+        Raises:
+            InputError: A row is not a vote on this run's images, or votes a second time.
+        """
+        known, found = {one.id: one for one in self.comparisons}, {}
+        for path, of in ((self.run.votes, MODELS), (self.run.ties, (TIE,))):
+            for number, row in enumerate(_rows(path), start=1):
+                one, where = known.get(str(row.get("id"))), f"{path}:{number}"
+                cast = [verdict for verdict in of if one and one.row(verdict).items() <= row.items()]
+                if not (one and cast and isinstance(row.get("number"), int)):
+                    raise InputError(f"{where}: no vote on this run's images: move the file away to begin anew")
+                if one.id in found:
+                    raise InputError(f"{where}: a second vote on {one.id}: delete the line")
+                found[one.id] = cast[0]
+        return found
+
+    def state(self) -> Row:
+        """What the page may know: {total, done, place, prompt}, the last two null when all is voted on."""
+        done = self.verdicts()
+        place = next((place for place, one in enumerate(self.comparisons) if one.id not in done), None)
+        prompt = None if place is None else self.comparisons[place].prompt
+        return {"total": len(self.comparisons), "done": len(done), "place": place, "prompt": prompt}
+
+    def vote(self, place: int, choice: str) -> bool:
+        """Keep a vote, `choice` being a side or a tie; False where another comparison is due, and nothing is kept."""
+        if place != self.state()["place"]:
+            return False
+        one = self.comparisons[place]
+        verdict = TIE if choice == TIE else one.model(choice)
+        path = self.run.ties if verdict == TIE else self.run.votes
+        last = max((row["number"] for row in self._cast()), default=0)
+        write_rows(path, [*_rows(path), one.row(verdict) | {"number": last + 1}])
+        return True
+
+    def undo(self) -> None:
+        """Take the last vote back, if there is one."""
+        last = max((row["number"] for row in self._cast()), default=0)
+        for path in (self.run.votes, self.run.ties):
+            rows = _rows(path)
+            kept = [row for row in rows if row["number"] != last]
+            if len(kept) < len(rows):
+                write_rows(path, kept)
+
+    def _cast(self) -> list[Row]:
+        return [*_rows(self.run.votes), *_rows(self.run.ties)]
+
+    def image(self, place: int, side: str) -> Path:
+        """The picture on a side of a comparison."""
+        one = self.comparisons[place]
+        return self.run.path / one.images[one.model(side)]
+
+    def result(self) -> list[str]:
+        """The win rate of aligned, its interval, and what they rest on, in lines of text."""
+        verdicts = self.verdicts()
+        if not verdicts:
+            return [f"no votes yet on {len(self.comparisons)} comparisons"]
+        by_prompt: dict[int, list[float]] = {}
+        for one in self.comparisons:
+            if one.id in verdicts:
+                by_prompt.setdefault(one.item, []).append(WORTH[verdicts[one.id]])
+        rate = fmean(fmean(values) for values in by_prompt.values())
+        low, high = wilson_interval(rate, len(by_prompt))
+        won, lost, tied = (list(verdicts.values()).count(verdict) for verdict in ("aligned", "base", TIE))
+        return [
+            f"aligned wins {rate:.1%}, 95 % interval {low:.1%} to {high:.1%}",
+            f"{len(verdicts)} of {len(self.comparisons)} comparisons, on {len(by_prompt)} prompts: "
+            f"aligned {won}, base {lost}, ties {tied}",
+            _meaning(low, high),
+            "Ties count half; a prompt counts once, with the mean of its images; Wilson interval over prompts.",
+        ]
+
+
+def _comparison(run: RunFolder, pair: Mapping[str, Row]) -> Comparison:
+    images = {model: pair[model]["image"] for model in MODELS}
+    for image in images.values():
+        path = (run.path / image).resolve()
+        if not (path.is_relative_to(run.images.resolve()) and path.is_file()):
+            raise InputError(f"{run.scores}: no image {image} in {run.images}: run `ddspo evaluate --fresh`")
+    row = pair["base"]
+    return Comparison(row["item"], row["index"], row["seed"], row["prompt"], images)
+
+
+def _rows(path: Path) -> list[Row]:
+    return read_rows(path) if path.exists() else []
+
+
+def _meaning(low: float, high: float) -> str:
+    if low > 0.5:
+        return "The interval lies above 50 %: the aligned model's images are preferred."
+    if high < 0.5:
+        return "The interval lies below 50 %: the base model's images are preferred."
+    return "The interval contains 50 %: these votes do not show that either model is preferred."
