@@ -112,14 +112,13 @@ def push(
 @app.command()
 def vote(
     run: RunPath,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; another than 127.0.0.1 lets others in.")
-    ] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets your network in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 8321,
     result: Annotated[bool, typer.Option("--result", help="Print the result so far, without voting.")] = False,
 ) -> None:
     """Compare base and aligned images blind in a browser: votes.jsonl, a preference dataset, and the win rate."""
-    from ddspo.stages.vote import Ballot, Server
+    from ddspo.stages._ballot import Ballot
+    from ddspo.stages.vote import Server
 
     ballot = Ballot.open(run)
     if not result:

@@ -97,7 +97,7 @@ class RunFolder:
 
     @property
     def votes(self) -> Path:
-        """One row a vote for either model's image, a preference dataset {prompt, chosen, rejected}: see `ddspo vote`."""
+        """One row a vote for either model's image: a preference dataset {prompt, chosen, rejected}."""
         return self.path / "votes.jsonl"
 
     @property

@@ -1,9 +1,11 @@
 """The interval of an overall difference against distributions known by hand."""
 
+from math import erf, sqrt
+
 import numpy as np
 import pytest
 
-from ddspo.maths.statistics import paired_bootstrap
+from ddspo.maths.statistics import paired_bootstrap, wilson_interval
 
 
 def test_constant_differences_leave_no_doubt() -> None:
@@ -69,3 +71,26 @@ def test_the_seed_decides() -> None:
 def test_nothing_to_draw_from_is_an_error(differences: dict[str, np.ndarray]) -> None:
     with pytest.raises(ValueError, match="at least one tag"):
         paired_bootstrap(differences)
+
+
+def test_wilson_interval_at_its_ends_and_in_the_middle() -> None:
+    """From (p - pi)^2 = z^2 pi (1 - pi) / n, with p = 1: (1 - pi) = z^2 pi / n, or pi = 1: from n / (n + z^2) to 1.
+
+    With p = 1/2 the roots lie evenly around 1/2, and (pi - 1/2)^2 (1 + z^2 / n) = z^2 / 4n: half width
+    z / (2 sqrt(n + z^2)). z = 1 where the level is that of one standard deviation, 0.6827.
+    """
+    one = erf(1 / sqrt(2))
+    assert wilson_interval(1.0, 4, one) == pytest.approx((4 / 5, 1.0))
+    assert wilson_interval(0.0, 4, one) == pytest.approx((0.0, 1 / 5))
+    assert wilson_interval(0.5, 8, one) == pytest.approx((1 / 2 - 1 / 6, 1 / 2 + 1 / 6))
+    low, high = wilson_interval(0.7, 20)
+    for pi in (low, high):
+        assert (0.7 - pi) ** 2 == pytest.approx(1.959964**2 * pi * (1 - pi) / 20, rel=1e-6)
+    assert low < 0.7 < high
+
+
+def test_wilson_interval_covers_ties_and_means_of_images() -> None:
+    """Of 2000 sets of 30 outcomes in {0, 1/2, 1} with chances 0.2, 0.5, 0.3, mean 0.55, at least 95 % are covered."""
+    rates = np.random.default_rng(0).choice([0, 0.5, 1], p=[0.2, 0.5, 0.3], size=(2000, 30)).mean(axis=1)
+    covered = [low <= 0.55 <= high for low, high in (wilson_interval(rate, 30) for rate in rates)]
+    assert np.mean(covered) >= 0.95

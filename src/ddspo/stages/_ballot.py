@@ -1,4 +1,4 @@
-"""What is voted on in a run, the votes so far, and what they say. The files are the state: nothing else remembers it."""
+"""What is voted on in a run, the votes so far, and what they say. Nothing but the files remembers a vote."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -146,9 +146,9 @@ class Ballot:
         low, high = wilson_interval(rate, len(by_prompt))
         won, lost, tied = (list(verdicts.values()).count(verdict) for verdict in ("aligned", "base", TIE))
         return [
-            f"aligned wins {rate:.1%}, 95 % interval {low:.1%} to {high:.1%}",
-            f"{len(verdicts)} of {len(self.comparisons)} comparisons, on {len(by_prompt)} prompts: "
-            f"aligned {won}, base {lost}, ties {tied}",
+            f"aligned wins {100 * rate:.1f} %, 95 % interval {100 * low:.1f} to {100 * high:.1f} %",
+            f"{len(verdicts)} of {len(self.comparisons)} comparisons: aligned {won}, base {lost}, ties {tied}; "
+            f"prompts: {len(by_prompt)}",
             _meaning(low, high),
             "Ties count half; a prompt counts once, with the mean of its images; Wilson interval over prompts.",
         ]

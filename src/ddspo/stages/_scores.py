@@ -9,7 +9,7 @@ MODELS = ("base", "aligned")
 
 
 def paired(rows: Sequence[Row]) -> list[dict[str, Row]]:
-    """{base, aligned} of every prompt and seed of one split, in order; an image that only one model has is left out."""
+    """{base, aligned} of each prompt and seed of one split, in order; an image that only one model has is left out."""
     images: dict[tuple[int, int], dict[str, Row]] = defaultdict(dict)
     for row in rows:
         images[row["item"], row["index"]][row["model"]] = row

@@ -61,7 +61,8 @@ class Server(ThreadingHTTPServer):
             super().__init__((host, port), _Handler)
         except OSError as error:
             raise InputError(f"vote: cannot listen on {host} port {port} ({error.strerror}): try --port 0") from None
-        shown = _outgoing(self.address_family) if ip_address(self.server_address[0]).is_unspecified else host
+        self.address = ip_address(str(self.server_address[0]))
+        shown = _outgoing(self.address_family) if self.address.is_unspecified else host
         self.url = f"http://{f'[{shown}]' if ':' in shown else shown}:{self.server_address[1]}/"
 
     def knows(self, host: str | None) -> bool:
@@ -73,10 +74,10 @@ class Server(ThreadingHTTPServer):
             name = urlsplit(f"//{host}").hostname or ""
             if name in (self.host, "localhost"):
                 return True
-            address, bound = ip_address(name), ip_address(self.server_address[0])
+            address = ip_address(name)
         except ValueError:  # another name, or no Host at all
             return False
-        return bound.is_unspecified or address == bound
+        return self.address.is_unspecified or address == self.address
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that goes away is no error."""
