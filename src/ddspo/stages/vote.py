@@ -191,7 +191,7 @@ def _json(value: Any, status: HTTPStatus = HTTPStatus.OK) -> _Answer:
 
 
 def _policy(nonce: str) -> str:
-    own = f"script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src 'self'; connect-src 'self'"
+    own = f"script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src 'self' data:; connect-src 'self'"
     return f"default-src 'none'; {own}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
