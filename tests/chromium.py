@@ -1,6 +1,5 @@
 """A headless Chromium driven over its debugging pipe: nothing to install but the browser itself."""
 
-import base64
 import json
 import os
 import shutil
@@ -21,6 +20,8 @@ for number, pipe in enumerate(pipes, start=3):  # where it looks for them
     os.dup2(pipe, number)
 os.execv(sys.argv[3], sys.argv[3:])
 """
+PATIENCE = 120
+"""Seconds; a busy machine is slow."""
 CODES = {"ArrowLeft": 37, "ArrowRight": 39, "ArrowDown": 40, "Backspace": 8}
 
 
@@ -36,7 +37,7 @@ class Chromium:
         if not program:
             pytest.skip("no Chromium on this machine: install `chromium` to test the page in a browser")
         self.said: list[str] = []
-        self._number, self._buffer = 0, b""
+        self._number, self._buffer, self._loaded = 0, b"", False
         theirs_in, self._to = os.pipe()
         self._from, theirs_out = os.pipe()
         command = (sys.executable, "-ISc", RENUMBER, str(theirs_in), str(theirs_out))
@@ -70,9 +71,13 @@ class Chromium:
         self.call("Emulation.setTouchEmulationEnabled", enabled=touch)
 
     def open(self, url: str) -> None:
-        """Go to a page."""
+        """Go to a page, and wait until it is there."""
         self.said.clear()
-        self.call("Page.navigate", url=url)
+        self._load("Page.navigate", url=url)
+
+    def reload(self) -> None:
+        """The same page anew."""
+        self._load("Page.reload")
 
     def offline(self, cut: bool) -> None:
         """Cut the page off, or let it back."""
@@ -86,9 +91,9 @@ class Chromium:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
-    def wait(self, script: str, seconds: float = 30) -> None:
+    def wait(self, script: str) -> None:
         """Until an expression is true."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + PATIENCE
         while not self.read(script):
             assert time.monotonic() < end, f"never came: {script}; {self.read('document.body.innerText')}"
             time.sleep(0.05)
@@ -101,16 +106,13 @@ class Chromium:
 
     def tap(self, selector: str) -> None:
         """A finger on the middle of an element."""
+        self.read("new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
         x, y, width, height = self.read(
             f"(b => [b.x, b.y, b.width, b.height])(document.querySelector('{selector}').getBoundingClientRect())"
         )
         middle = {"x": x + width / 2, "y": y + height / 2}
         self.call("Input.dispatchTouchEvent", type="touchStart", touchPoints=[middle])
         self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
-
-    def picture(self) -> bytes:
-        """The window as a PNG."""
-        return base64.b64decode(self.call("Page.captureScreenshot")["data"])
 
     def _send(self, method: str, session: str | None = None, **parameters: Any) -> dict[str, Any]:
         self._number += 1
@@ -121,8 +123,12 @@ class Chromium:
             if answer.get("id") == self._number:
                 assert "error" not in answer, answer
                 return answer["result"]
-            if answer.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded"):
-                self.said.append(json.dumps(answer["params"]))
+
+    def _load(self, method: str, **parameters: Any) -> None:
+        self._loaded = False
+        self.call(method, **parameters)
+        while not self._loaded:
+            self._receive()
 
     def _receive(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:
@@ -130,4 +136,8 @@ class Chromium:
             assert part, "the browser is gone"
             self._buffer += part
         message, self._buffer = self._buffer.split(b"\0", 1)
-        return json.loads(message)
+        answer: dict[str, Any] = json.loads(message)
+        self._loaded |= answer.get("method") == "Page.loadEventFired"
+        if answer.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded"):
+            self.said.append(json.dumps(answer["params"]))
+        return answer
