@@ -5,8 +5,9 @@ import random
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import httpx2
@@ -112,10 +113,15 @@ class Endpoint(Engine):
         """Many at a time; where the server keeps no promise on seeds, only the kept answers make a run repeatable."""
         self._pace.over.clear()
         with self._client() as client, ThreadPoolExecutor(self.sampling.at_once) as pool:
-            futures = {pool.submit(self._reply, client, index, ask) for index, ask in enumerate(asks)}
+            left, running = iter(enumerate(asks)), set[Future[Reply]]()
             try:
-                for future in as_completed(futures):
-                    yield future.result()
+                while True:  # nothing more is asked until what has come is taken, so that little is ever unkept
+                    free = self.sampling.at_once - len(running)
+                    running |= {pool.submit(self._reply, client, *each) for each in islice(left, free)}
+                    if not running:
+                        return
+                    done, running = wait(running, return_when=FIRST_COMPLETED)
+                    yield from (future.result() for future in done)
             finally:
                 self._pace.over.set()
                 pool.shutdown(cancel_futures=True)

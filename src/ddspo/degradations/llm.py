@@ -17,7 +17,6 @@ from ddspo import draws
 from ddspo.degradations._answers import Answers, answers, usual_place
 from ddspo.degradations._chat import Ask, Engine, Instructions, Sampling, judge, question
 from ddspo.degradations._endpoint import Endpoint
-from ddspo.degradations._local_chat import LocalChat
 from ddspo.degradations.base import Degradation, Degraded
 from ddspo.errors import InputError
 
@@ -126,6 +125,8 @@ class LLM(Degradation):
     def _engine(self) -> Engine:
         sampling = Sampling(self.temperature, self.max_tokens, self.at_once)
         if self.endpoint is None:
+            from ddspo.degradations._local_chat import LocalChat  # an endpoint needs nothing of transformers
+
             return LocalChat(self.model, self.revision, sampling)
         timeout, rate = self.timeout or 120.0, self.requests_per_minute
         return Endpoint(self.endpoint, self.model, self.key_variable, timeout, rate, sampling)
