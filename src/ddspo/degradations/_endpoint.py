@@ -163,6 +163,7 @@ class Endpoint(Engine):
             response = client.post("chat/completions", json=formed)
             if response.status_code not in (400, 422):
                 return response
+            self._pace.wait()
         response = client.post("chat/completions", json=body)
         self._knows_schema = self._knows_schema and response.status_code != 200
         return response
