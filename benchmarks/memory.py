@@ -20,6 +20,7 @@ from ddspo.backbones.base import Model
 from ddspo.cost import Cost, cost, in_training, model_outline
 from ddspo.cost_table import with_unit
 from ddspo.policy_pairs.base import PolicyPair
+from ddspo.prompts.source import Source
 from ddspo.recipe import Recipe, load
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -121,7 +122,7 @@ def _recipe(model: Model, adaptation: str, pair: str) -> Recipe:
     return Recipe(
         name="memory",
         model=model,
-        prompts="",
+        prompts=Source("prompts.txt"),
         adaptation=components.find(Adaptation, adaptation)(),
         policy_pair=components.find(PolicyPair, pair)(),
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ddspo.errors import InputError
-from ddspo.prompt_files import read_prompts
+from ddspo.prompts.reading import read_prompts
 from ddspo.recipe import load
 from ddspo.run_folder import RunFolder, read_rows
 from ddspo.workflow import Workflow
@@ -25,11 +25,6 @@ def write(path: Path, text: str) -> str:
     [
         ("p.txt", "", "holds no prompt"),
         ("p.txt", "\n \n", "holds no prompt"),
-        (
-            "p.txt",
-            "a red circle\nsquare\n",
-            "1 of 2 cannot be degraded, for example 'square': write prompts with two words or more",
-        ),
         ("p.jsonl", '{"prompt": "a b", "id": "x"}\n{"prompt": "c d", "id": "x"}\n', "p.jsonl:2: id 'x' is also"),
         ("p.jsonl", '{"prompt": "a b", "id": "../x"}\n', "id '../x'"),
         ("p.jsonl", '{"prompt": "a b", "id": "a\\u0000"}\n', "id 'a\\x00'"),
@@ -106,7 +101,7 @@ def test_an_evaluation_that_the_recipe_does_not_have(tmp_path: Path) -> None:
 
 
 def test_prompts_without_ids_are_numbered(tmp_path: Path) -> None:
-    rows = read_prompts(Path(write(tmp_path / "p.txt", "a b\n\nc <b>&\n")), "prompts")
+    rows = read_prompts(write(tmp_path / "p.txt", "a b\n\nc <b>&\n"), "prompts")
     assert rows == [{"prompt": "a b", "id": "p000001"}, {"prompt": "c <b>&", "id": "p000002"}]
 
 

@@ -9,12 +9,12 @@ import ddspo
 
 ROOT = Path(ddspo.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-BASE = {"errors", "draws", "rows", "run_folder", "progress", "prompt_files"}
+BASE = {"errors", "draws", "rows", "run_folder", "progress"}
 ORDER = [
     {"maths"},
     {"pairs", "objectives", "policy_pairs", "references", "timesteps", "schedules"},
     {"backbones"},
-    {"adaptations", "detectors", "exports", "scenes"},
+    {"adaptations", "detectors", "exports", "scenes", "prompts"},
     {"training", "degradations", "metrics"},
     {"stages", "model_card"},
     {"components"},

@@ -10,7 +10,7 @@ from ddspo import components
 from ddspo.backbones.base import Model, local
 from ddspo.detectors.scenes import SceneDetector
 from ddspo.metrics.geneval import GenEval
-from ddspo.prompt_files import read_prompts
+from ddspo.prompts.reading import read_prompts
 from ddspo.scenes.prompts import HELD_OUT, LEADS, SPLITS, TAGS, caption, holds_out, scene_for, split_items
 from ddspo.scenes.world import COLOURS, SHAPES, SIZE, Scene, Thing, place, render
 
@@ -53,8 +53,7 @@ def test_held_out_combinations() -> None:
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_shipped_prompts_are_the_splits(split: str) -> None:
-    path = local(f"package://ddspo.scenes/data/{split}.jsonl")
-    assert path is not None
+    path = f"package://ddspo.scenes/data/{split}.jsonl"
     rows = [{key: value for key, value in row.items() if key != "id"} for row in read_prompts(path, split)]
     assert rows == split_items(split)
 

@@ -6,7 +6,6 @@ no memory, and the adaptation is attached to them as training attaches it.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, TypeVar
 
 import torch
@@ -18,10 +17,10 @@ from typing_extensions import Doc
 from ddspo import components
 from ddspo.adaptations.base import Adaptation, Behaviour
 from ddspo.backbones._outline import outline
-from ddspo.backbones.base import Backbone, Model, local
+from ddspo.backbones.base import Backbone, Model
 from ddspo.maths.pair import Pair
 from ddspo.policy_pairs.base import Condition
-from ddspo.prompt_files import read_prompts
+from ddspo.prompts.reading import read_prompts
 from ddspo.recipe import Recipe
 from ddspo.stages.evaluate import MODELS, Evaluation
 from ddspo.training.fit import Optimisation
@@ -261,13 +260,11 @@ def _validation(settings: Validation, updates: int, backbone: Backbone) -> int:
 def _evaluation(settings: Evaluation, backbone: Backbone) -> int:
     """Both models over all scales on the validation prompts, then each at one, which may be the dearest."""
     each = {scale: backbone.evaluations(settings.steps, scale) for scale in settings.scales}
-    items = {name: _rows(getattr(settings, name), f"evaluate.{name}") for name in ("validation", "prompts")}
+    items = {
+        name: len(read_prompts(getattr(settings, name), f"evaluate.{name}")) for name in ("validation", "prompts")
+    }
     validation = items["validation"] * settings.validation_images * sum(each.values())
     return len(MODELS) * (validation + items["prompts"] * settings.images * max(each.values()))
-
-
-def _rows(path: str, name: str) -> int:
-    return len(read_prompts(local(path) or Path(path), name))
 
 
 def _condition(backbone: Backbone) -> Condition:

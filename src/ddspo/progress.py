@@ -36,8 +36,8 @@ class Progress:
     console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
 
     @contextmanager
-    def task(self, name: str, total: int, *, done: int = 0) -> Iterator[Advance]:
-        """A bar over `total` items; yields a function that advances it and shows a note."""
+    def task(self, name: str, total: int | None, *, done: int = 0) -> Iterator[Advance]:
+        """A bar over `total` items, None if nobody knows; yields a function that advances it and shows a note."""
         columns = (TextColumn("{task.description:<10}"), BarColumn(24), MofNCompleteColumn(), _Rate())
         with Bars(
             *columns,

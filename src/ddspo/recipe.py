@@ -23,6 +23,7 @@ from ddspo.objectives.base import Objective
 from ddspo.objectives.logistic import Logistic
 from ddspo.policy_pairs.base import PolicyPair
 from ddspo.policy_pairs.training_free import TrainingFree
+from ddspo.prompts.source import Source
 from ddspo.references.base import Reference
 from ddspo.references.frozen import FrozenReference
 from ddspo.stages.evaluate import Evaluation
@@ -42,7 +43,7 @@ class Recipe:
 
     name: Annotated[str, Doc("the run's folder inside `out`")]
     model: Annotated[Model, Doc("the pipeline that is aligned, and the frozen reference")]
-    prompts: Annotated[str, Doc("alignment prompts: one a line, or JSONL with `prompt`")]
+    prompts: Annotated[Source, Doc("alignment prompts; a path alone is short for its group")]
     seed: Annotated[int, Ge(0), Doc("everything random follows from it")] = 0
     out: Annotated[str, Doc("where run folders are")] = "runs"
     degradation: Annotated[Degradation, Doc("how prompts are made poorer")] = field(default_factory=RemoveWords)
@@ -73,7 +74,9 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     tree = _read(path)
     for override in overrides:
+        _spell_out(tree)
         _apply(tree, override)
+    _spell_out(tree)
     try:
         recipe = components.construct(Recipe, tree, "")
     except InputError as error:
@@ -99,6 +102,12 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise InputError(f"{path}: no recipe: write `key: value` lines")
     return tree
+
+
+def _spell_out(tree: dict[str, Any]) -> None:
+    """`prompts: PATH` is short for `prompts: {path: PATH}`."""
+    if isinstance(tree.get("prompts"), str):
+        tree["prompts"] = {"path": tree["prompts"]}
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:

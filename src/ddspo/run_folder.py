@@ -36,6 +36,11 @@ class RunFolder:
         return self.path / "prompts.jsonl"
 
     @property
+    def undegraded(self) -> Path:
+        """The rows whose prompt cannot be degraded."""
+        return self.path / "undegraded.jsonl"
+
+    @property
     def pairs(self) -> Path:
         """Folder of parquet shards {id, prompt, degraded, seed, win, lose}; labelled ones say more."""
         return self.path / "pairs"
@@ -201,7 +206,7 @@ class RunFolder:
         pictures = self.images
         images = (pictures / "base", pictures / "aligned")
         return {
-            "degrade": (self.prompts,),
+            "degrade": (self.prompts, self.undegraded),
             "sample": (self.pairs, pictures / "pairs"),
             "pretrain": (self.pretraining.path, self.policies),
             "train": (self.checkpoints, self.log, self.validation, self.trackers, self.aligned, self.exports),

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,16 +10,16 @@ from typing import Any
 from accelerate import Accelerator
 
 from ddspo import components, recipe
-from ddspo.backbones.base import Backbone, local
+from ddspo.backbones.base import Backbone
 from ddspo.degradations.base import Degradation
 from ddspo.errors import InputError
-from ddspo.metrics.base import Metric
 from ddspo.progress import Progress
-from ddspo.prompt_files import read_prompts
+from ddspo.prompts.reading import Reading, read_prompts, sound
 from ddspo.recipe import Recipe
 from ddspo.result import Result
+from ddspo.rows import some_rows
 from ddspo.run_folder import Row, RunFolder, write_json, write_text
-from ddspo.stages.degrade import degrade, refuse
+from ddspo.stages.degrade import degrade, nothing_left
 from ddspo.stages.evaluate import MODELS, Evaluate, Evaluation, read_images
 from ddspo.stages.pretrain import pretrain
 from ddspo.stages.report import report
@@ -37,6 +37,10 @@ MECHANICAL = ("device_batch", "checkpoint_every", "keep", "guards")
 """Training options that change memory, disk or when it stops, but not the result: a run may go on with others."""
 
 
+LOOKED_AT = 10_000
+"""Prompts that are looked at before long work, and for what a few can tell: a source may hold millions."""
+
+
 @dataclass
 class Workflow:
     """One recipe on its way through the stages."""
@@ -44,7 +48,7 @@ class Workflow:
     recipe: Recipe
     accelerator: Accelerator
     progress: Progress
-    prompts: list[Row] = field(default_factory=list)
+    prompts: Row = field(default_factory=dict)
     items: dict[str, list[Row]] = field(default_factory=dict)
 
     @classmethod
@@ -58,7 +62,7 @@ class Workflow:
         accelerator = processes.accelerator(given.train, given.model.dtype, given.trackers, folder.trackers)
         flow = cls(given, accelerator, Progress(speaks=accelerator.is_main_process))
         cleared = STAGES[STAGES.index(fresh_from) :] if fresh_from else ()
-        flow._check(cleared)
+        flow._check(reads_prompts="degrade" in cleared or not flow._has_finished("degrade"))
         for name in set(STAGES) - set(cleared):
             flow.folder.check(name, flow._settings(name))
         accelerator.wait_for_everyone()
@@ -117,11 +121,18 @@ class Workflow:
 
     def _degrade(self) -> None:
         if self.accelerator.is_main_process:
-            degrade(self.folder, self.prompts, self._degradation, self.recipe.seed, self.progress)
+            given, prompts = self.recipe, self._reading()
+            degrade(self.folder, prompts, self._degradation, given.seed, self.progress, given.prompts.limit)
+            self.progress.say(f"prompts: {prompts}")
+
+    def _reading(self, at_most: int | None = None) -> Reading:
+        labels = self.recipe.sample.labels
+        fault = labels.judge.check if labels else sound
+        return Reading(self.recipe.prompts, whole=labels is not None, fault=fault, at_most=at_most)
 
     def _sample(self) -> None:
         given, backbone = self.recipe, self._backbone()
-        self._say_too_long(backbone, self.prompts, "prompts")
+        self._say_too_long(backbone, some_rows(self.folder.prompts, LOOKED_AT), "prompts")
         sample(self.folder, backbone, given.sample, given.seed, self.accelerator, self.progress)
 
     def _pretrain(self) -> None:
@@ -142,7 +153,7 @@ class Workflow:
         return Validator(
             settings=given.validation,
             backbone=base,
-            items=self.items["validation"] if given.evaluate else self.prompts,
+            items=self.items["validation"] if given.evaluate else some_rows(self.folder.prompts, LOOKED_AT),
             metric=given.evaluate.metric if given.evaluate else None,
             seed=given.seed,
             folder=self.folder.validation,
@@ -200,10 +211,10 @@ class Workflow:
             group["train"] = {key: value for key, value in group["train"].items() if key not in MECHANICAL}
         tree["evaluated"] = self.recipe.evaluate is not None
         tree["degradation"] = self._degradation and _lasting(self._degradation)
-        tree["rows"] = _digest(self.prompts)
+        tree["prompts"] = self.prompts
         tree["items"] = _digest(self.items)
         keys = {
-            "degrade": ("seed", "rows", "degradation"),
+            "degrade": ("seed", "prompts", "degradation"),
             "sample": ("seed", "model", "sample"),
             "pretrain": ("seed", "model", "pretrain"),
             "train": ("seed", "model", "policy_pair", "reference", "objective", "adaptation", "draw", "train"),
@@ -226,38 +237,41 @@ class Workflow:
             )
         if name not in self.stages:
             raise InputError(f"{name}: the recipe has no such group: `ddspo show` prints what it may hold")
-        finished = self.folder.stages()
         for earlier in self.stages[: self.stages.index(name)]:
-            if not finished.get(earlier, {}).get("finished"):
+            if not self._has_finished(earlier):
                 raise InputError(
                     f"{self.folder.path}: {earlier} is not finished: run `ddspo {earlier}` or `ddspo run`"
                 )
 
-    def _check(self, cleared: Sequence[str]) -> None:
-        """Everything that can be found wrong before any long work."""
+    def _has_finished(self, name: str) -> bool:
+        return bool(self.folder.stages().get(name, {}).get("finished"))
+
+    def _check(self, reads_prompts: bool) -> None:
+        """Everything that can be found wrong before any long work; a source that was read is not opened again."""
         given = self.recipe
         backbone = components.backbone_of(given.model)
         backbone.check(given.model)
         self.recipe = replace(given, model=replace(given.model, backbone=components.name_of(backbone)))
         labels = given.sample.labels
-        self.prompts = _items(given.prompts, "prompts", labels.judge if labels else None)
+        self.prompts = given.prompts.description()
+        first = list(self._reading(LOOKED_AT)) if reads_prompts else some_rows(self.folder.prompts, LOOKED_AT)
         if self._pretrains:
             check_batch(given.pretrain.train, self.accelerator.num_processes, "pretrain.train")
         self._method.check(given.train, degraded=labels is None)
-        degraded = "degrade" not in cleared and self.folder.stages().get("degrade", {}).get("finished")
-        if self._degradation and not degraded:
-            prompts = [row["prompt"] for row in self.prompts]
-            refuse(self._degradation, prompts, self._degradation.check(prompts))
+        if self._degradation and reads_prompts:
+            without = self._degradation.check([row["prompt"] for row in first])
+            if first and len(without) == len(first):
+                raise nothing_left(self._degradation, len(first))
         if given.validation.every and given.validation.scored and not given.evaluate:
             raise InputError("validation.scored: the recipe has no evaluate group whose metric could judge: use 0")
-        check_drawing(given.draw, given.policy_pair, [row["prompt"] for row in self.prompts])
+        check_drawing(given.draw, given.policy_pair, [row["prompt"] for row in first])
         if given.evaluate:
             self._check_evaluation(given.evaluate)
 
     def _check_evaluation(self, given: Evaluation) -> None:
         self.items = {
-            "validation": _items(given.validation, "evaluate.validation", given.metric),
-            "evaluation": _items(given.prompts, "evaluate.prompts", given.metric),
+            "validation": read_prompts(given.validation, "evaluate.validation", given.metric.check),
+            "evaluation": read_prompts(given.prompts, "evaluate.prompts", given.metric.check),
         }
         if given.references:
             next(iter(read_images(given.references)), None)
@@ -268,17 +282,6 @@ class Workflow:
         write_json(self.folder.environment, processes.environment(self.accelerator))
 
 
-def _items(path: str, name: str, metric: Metric | None) -> list[Row]:
-    """The rows of a prompt file, all of which a metric can read."""
-    rows = read_prompts(_file(path), name)
-    for number, row in enumerate(rows if metric else (), start=1):
-        assert metric
-        fault = metric.check(row)
-        if fault:
-            raise InputError(f"{name}: {path}:{number}: {fault}: give a row that the metric can read")
-    return rows
-
-
 def _lasting(degradation: Degradation) -> Row:
     """Its options, without those that change nothing in what comes out."""
     ((name, options),) = components.plain(degradation).items()
@@ -287,7 +290,3 @@ def _lasting(degradation: Degradation) -> Row:
 
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _file(path: str) -> Path:
-    return local(path) or Path(path)

@@ -1,66 +1,72 @@
-"""prompts -> prompts.jsonl: every prompt with its degraded variants."""
+"""prompts -> prompts.jsonl: every prompt with its degraded variants; undegraded.jsonl names those that have none."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from ddspo import draws
 from ddspo.degradations.base import Degradation, Degraded
 from ddspo.errors import InputError
 from ddspo.progress import Progress
-from ddspo.run_folder import Row, RunFolder, write_rows
+from ddspo.run_folder import Row, RunFolder, write_rows, writing_rows
 
 AT_ONCE = 256
 
 
 def degrade(
-    run: RunFolder, prompts: Sequence[Row], degradation: Degradation | None, seed: int, progress: Progress
-) -> list[Row]:
-    """Write and return rows {id, prompt, degraded: [{text, kind}], seed}, in the order of the prompts.
+    run: RunFolder,
+    prompts: Iterable[Row],
+    degradation: Degradation | None,
+    seed: int,
+    progress: Progress,
+    total: int | None = None,
+) -> None:
+    """Write rows {id, prompt, degraded: [{text, kind}], seed}, in the order of the prompts, a few in memory at a time.
 
     Without a degradation the rows go through whole: labelled pairs need no degraded prompt, and a judge reads all.
 
     Raises:
-        InputError: A prompt cannot be degraded.
+        InputError: No prompt can be degraded.
     """
     if degradation is None:
         write_rows(run.prompts, prompts)
-        return list(prompts)
-    rows: list[Row] = []
-    with progress.task("degrade", len(prompts)) as advance:
-        for first in range(0, len(prompts), AT_ONCE):
-            part = prompts[first : first + AT_ONCE]
-            seeds = [draws.stable_seed(seed, row["id"], "degrade") for row in part]
-            variants = vary(degradation, [row["prompt"] for row in part], seeds)
-            rows += [_row(*each) for each in zip(part, variants, seeds, strict=True)]
+        return
+    counts: Counter[bool] = Counter()
+    rest = iter(prompts)
+    with (
+        progress.task("degrade", total) as advance,
+        writing_rows(run.prompts) as write,
+        writing_rows(run.undegraded) as report,
+    ):
+        while part := list(islice(rest, AT_ONCE)):
+            for row in _rows(part, degradation, seed):
+                (write if row["degraded"] else report)(row)
+                counts[bool(row["degraded"])] += 1
             advance(len(part), "")
-    progress.say(degradation.finish())
-    write_rows(run.prompts, rows)
-    return rows
+        if not counts[True]:
+            raise nothing_left(degradation, counts[False])
+    told = f"degrade: {counts[True]:,} of {counts.total():,} prompts, without those in {run.undegraded}"
+    for line in (degradation.finish(), told if counts[False] else ""):
+        if line:
+            progress.say(line)
 
 
-def vary(degradation: Degradation, prompts: Sequence[str], seeds: Sequence[int]) -> list[list[Degraded]]:
-    """The variants of each prompt, at least one.
-
-    Raises:
-        InputError: Some prompts cannot be degraded.
-    """
-    variants = degradation(prompts, seeds)
-    refuse(degradation, prompts, [prompt for prompt, found in zip(prompts, variants, strict=True) if not found])
-    return variants
+def nothing_left(degradation: Degradation, count: int) -> InputError:
+    """What is said where not one of `count` prompts can be degraded."""
+    return InputError(f"prompts: none of {count:,} can be degraded: write prompts with {degradation.needs}")
 
 
-def refuse(degradation: Degradation, prompts: Sequence[str], without: Sequence[str]) -> None:
-    """Name the prompts that cannot be degraded.
-
-    Raises:
-        InputError: There are some.
-    """
-    if without:
-        raise InputError(
-            f"prompts: {len(without)} of {len(prompts)} cannot be degraded, for example {without[0]!r}: "
-            f"write prompts with {degradation.needs}"
-        )
+def _rows(prompts: Sequence[Row], degradation: Degradation, seed: int) -> Iterable[Row]:
+    seeds = [draws.stable_seed(seed, row["id"], "degrade") for row in prompts]
+    every = degradation([row["prompt"] for row in prompts], seeds)
+    for row, variants, own in zip(prompts, every, seeds, strict=True):
+        _check(degradation, row["prompt"], variants)
+        degraded = [each._asdict() for each in variants]
+        yield {"id": row["id"], "prompt": row["prompt"], "degraded": degraded, "seed": own}
 
 
-def _row(prompt: Row, degraded: list[Degraded], seed: int) -> Row:
-    found = [each._asdict() for each in degraded]
-    return {"id": prompt["id"], "prompt": prompt["prompt"], "degraded": found, "seed": seed}
+def _check(degradation: Degradation, prompt: str, variants: Sequence[Degraded]) -> None:
+    """What a degradation promises; a pair of one prompt with itself would teach nothing, and nobody would see it."""
+    texts = [" ".join(each.text.split()) for each in variants]
+    if not all(texts) or " ".join(prompt.split()) in texts:
+        raise ValueError(f"{type(degradation).__name__} gave an empty or unchanged variant of {prompt!r:.100}")

@@ -1,0 +1,42 @@
+"""Reads a dataset of the hub, or a folder laid out as one, through `datasets`: streamed, and no code of it is run."""
+
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from ddspo.backbones.base import local
+from ddspo.errors import InputError
+from ddspo.prompts.files import Columns, Rows, has_columns, present, reason
+
+if TYPE_CHECKING:
+    from ddspo.prompts.source import Source
+
+
+def is_dataset(source: "Source") -> bool:
+    """Whether a source is a dataset: it names a split, or its path can only be a hub id."""
+    return source.split is not None or local(source.path) is None
+
+
+def read_dataset(source: "Source", columns: Columns) -> Rows:
+    """The rows of one split.
+
+    Raises:
+        InputError: There is no such dataset, split or column, it would run code of its own, or it cannot be reached.
+    """
+    from datasets import load_dataset
+
+    split = source.split or "train"
+    name = f"{source.path}[{split}]"
+    try:
+        data = load_dataset(source.path, source.config, split=split, revision=source.revision, streaming=True)
+        found = data.column_names or list(next(iter(data.decode(False)), {}))
+        has_columns(name, columns, found)
+        chosen = found if columns.read is None else [each for each in found if each in columns.read]
+        for number, row in enumerate(data.select_columns(chosen).decode(False), start=1):
+            yield f"{name}: row {number}", present(row)
+    except InputError:
+        raise
+    except (OSError, ValueError, RuntimeError, TypeError, pa.ArrowException) as error:
+        raise InputError(
+            f"prompts: {name}: {reason(error)}: give files, or OWNER/NAME of the hub with its config and split"
+        ) from None
