@@ -1,6 +1,7 @@
 """The degradation by a language model: what an answer is worth, and a small model of real classes on this machine."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -206,6 +207,15 @@ def test_models_that_cannot_answer(babbler: Path, tmp_path: Path) -> None:
     assert "base: cannot be read (" in refused(str(tmp_path / "base"))
     words.save_pretrained(tmp_path / "base")
     assert "base: no chat template: give" in refused(str(tmp_path / "base"))
+
+
+def test_half_a_file_of_weights(babbler: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "half"
+    shutil.copytree(babbler, folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"half: cannot be read \("):
+        LLM(model=str(folder), cache=str(tmp_path / "a.sqlite"))(PROMPTS, [1, 2, 3])
 
 
 @pytest.mark.parametrize(

@@ -229,7 +229,7 @@ def test_a_server_that_does_not_answer_in_time(server: StandIn, llm: Callable[..
 
 def test_when_one_request_fails_for_good_the_others_stop(server: StandIn, llm: Callable[..., LLM]) -> None:
     server.pause = 0.02
-    server.react = lambda body, tries: (404, {"error": f"no model, {KEY}"}, {})
+    server.react = lambda body, tries: (404, {"error": "no such model"}, {})
     with pytest.raises(InputError, match="HTTP 404"):
         llm()(PROMPTS * 20, range(240))
     assert len(server.asked) <= 8
