@@ -305,11 +305,16 @@ def test_a_server_need_not_list_its_models(server: StandIn, llm: Callable[..., L
     assert llm().check(PROMPTS) == []
 
 
-def test_a_run(server: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Checking asks nothing, the key is sent and in no file, and a finished stage needs no server any more."""
+def test_a_run(
+    server: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Checking asks nothing, the key is sent and in no file, and a finished stage needs no server any more.
+
+    Of twelve prompts one is refused four times: it is reported, and what the model said is printed.
+    """
     monkeypatch.setenv("STAND_IN_KEY", KEY)
     (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
-    server.react = lambda body, tries: variants("cats")
+    server.react = lambda body, tries: completion("No.") if prompt_of(body) == PROMPTS[3] else variants("cats")
 
     def start(**options: Any) -> Workflow:
         asks = {"model": "stand-in", "endpoint": server.url, "key_variable": "STAND_IN_KEY"} | options
@@ -322,7 +327,9 @@ def test_a_run(server: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     flow.run(("degrade",))
     assert server.keys == {f"Bearer {KEY}"}
     rows = read_rows(flow.folder.prompts)
-    assert [row["degraded"] for row in rows] == [[{"text": "cats", "kind": "llm:compositional"}]] * 12
+    assert [row["degraded"] for row in rows] == [[{"text": "cats", "kind": "llm:compositional"}]] * 11
+    assert [row["prompt"] for row in read_rows(flow.folder.undegraded)] == [PROMPTS[3]]
+    assert "llm: 15 answers: 11 usable, 4 refused (such as 'No.')" in capsys.readouterr().err
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {"recipe.yaml", "manifest.json", "prompts.jsonl", "a.sqlite"} <= {path.name for path in files}
     assert not [path for path in files if KEY.encode() in path.read_bytes()]

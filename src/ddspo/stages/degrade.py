@@ -43,12 +43,11 @@ def degrade(
                 (write if row["degraded"] else report)(row)
                 counts[bool(row["degraded"])] += 1
             advance(len(part), "")
+        progress.say(degradation.finish())
         if not counts[True]:
             raise nothing_left(degradation, counts[False])
-    told = f"degrade: {counts[True]:,} of {counts.total():,} prompts, without those in {run.undegraded}"
-    for line in (degradation.finish(), told if counts[False] else ""):
-        if line:
-            progress.say(line)
+    if counts[False]:
+        progress.say(f"degrade: {counts[True]:,} of {counts.total():,} prompts, without those in {run.undegraded}")
 
 
 def nothing_left(degradation: Degradation, count: int) -> InputError:
