@@ -19,8 +19,8 @@ from ddspo.stages.export import export
 from ddspo.stages.push import files
 
 STAGES = ("degrade", "sample", "pretrain", "train")
-SAID_ELSEWHERE = ("model",)
-"""Settings that the card has in other words."""
+SAID_ELSEWHERE = ("model", "items")
+"""Settings that the card has in other words, or that only this library can read."""
 
 
 @dataclass(frozen=True)

@@ -221,6 +221,8 @@ class Workflow:
             "evaluate": ("seed", "model", "evaluate", "items"),
             "report": ("name", "evaluated"),
         }
+        if self.recipe.validation.save == "best":
+            keys["train"] += ("validation", "items")
         return {key: tree[key] for key in keys[name]}
 
     def _result(self, name: str) -> Path:
@@ -264,6 +266,7 @@ class Workflow:
                 raise nothing_left(self._degradation, len(first))
         if given.validation.every and given.validation.scored and not given.evaluate:
             raise InputError("validation.scored: the recipe has no evaluate group whose metric could judge: use 0")
+        given.validation.check(given.train.steps)
         check_drawing(given.draw, given.policy_pair, [row["prompt"] for row in first])
         if given.evaluate:
             self._check_evaluation(given.evaluate)

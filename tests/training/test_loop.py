@@ -210,6 +210,35 @@ def test_scores_reach_the_log_and_keep_the_best_checkpoint(tmp_path: Path) -> No
     assert sorted(path.name for path in run.checkpoints.glob("*")) == ["0000006", "0000008", "0000011"]
 
 
+@pytest.mark.parametrize("average", [None, 0.9])
+def test_the_best_is_saved_where_it_is_asked_for(average: float | None, tmp_path: Path) -> None:
+    """Of validations after updates 2, 4, 6 the second scores best: what is saved is what a run of 4 updates saves."""
+    method = watched(tmp_path, Falling(0.1, 0.2, 0.1, 0.7, 0.1, 0.6), scored=3, save="best")
+    settings = replace(SETTINGS, average=average)
+    best = fit(tmp_path / "best", settings, method)
+    assert same(weights(best), weights(fit(tmp_path / "short", replace(settings, steps=4))))
+    assert not same(weights(best), weights(fit(tmp_path / "last", settings)))
+    assert len(read_rows(best.log)) == 6
+
+
+@pytest.mark.parametrize(
+    "validation", [{"scored": 3}, {"every": 2}, {"every": 7, "scored": 3}], ids=["never", "no score", "too late"]
+)
+def test_the_best_of_none_is_refused(validation: dict[str, int]) -> None:
+    with pytest.raises(InputError, match=r"validation.save best: nothing would be scored: set validation.scored"):
+        Validation(save="best", **validation).check(steps=6)
+
+
+def test_where_the_best_is_saved_the_scores_belong_to_the_training(recipe: Path, tmp_path: Path) -> None:
+    """So a run may not go on with others, which may with the last: they change nothing there."""
+    flow = Workflow(load(recipe, [f"out={tmp_path}"]), Accelerator(), Progress(speaks=False))
+    assert "validation" not in flow._settings("train")
+    flow = Workflow(load(recipe, ["validation.save=best"]), Accelerator(), Progress(speaks=False))
+    assert flow._settings("train")["validation"]["every"] == 2
+    with pytest.raises(InputError, match=r"validation.save best: nothing would be scored"):
+        Workflow.start(load(recipe, [f"out={tmp_path}", "validation.save=best"]))
+
+
 def test_a_falling_score_stops_the_run_and_names_the_best_checkpoint(tmp_path: Path) -> None:
     metric = Falling(*[value for score in (0.8, 0.9, 0.5, 0.5, 0.4) for value in (0.5, score)])
     settings = replace(SETTINGS, steps=9, guards=Guards(score_patience=2))

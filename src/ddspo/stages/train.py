@@ -88,6 +88,9 @@ def train(
         validator=validator,
     )
     fit.run(progress)
+    if validator and validator.settings.save == "best":
+        row = fit.return_to_best()
+        progress.say(f"train: update {row['step']} is saved, of validation score {row['score']:.3f}")
     if accelerator.is_main_process:
         shutil.rmtree(run.aligned, ignore_errors=True)
         with fit.averaged():

@@ -134,6 +134,20 @@ class Fit:
                 if step % self.settings.checkpoint_every == 0 or step in (last, best(self.log.rows)):
                     self._checkpoint(step)
 
+    def return_to_best(self) -> dict[str, float]:
+        """Put back the weights, and their average, of the best validation score, and give its row of the log.
+
+        Raises:
+            InputError: Its checkpoint is gone.
+        """
+        step = best(self.log.rows)
+        if step is None or step not in self.checkpoints.steps():
+            raise InputError(
+                f"{self.name}: validation.save best: no checkpoint of update {step}: train again with --fresh"
+            )
+        self._restore(step)
+        return next(row for row in self.log.rows if row["step"] == step)
+
     def averaged(self) -> AbstractContextManager[None]:
         """Inside, the weights are those to save: their moving average, where there is one."""
         return self.average.applied() if self.average else nullcontext()
@@ -225,15 +239,18 @@ class Fit:
             self.checkpoints.prune(best(self.log.rows))
         self.accelerator.wait_for_everyone()
 
+    def _restore(self, step: int) -> None:
+        self.trained.restore(self.checkpoints.read(step, "weights"))
+        if self.average:
+            self.average.restore(self.checkpoints.read(step, "average"), step)
+
     def _resume(self) -> int:
         """Load the newest checkpoint, cut the log to it, and say how many updates it holds."""
         step = max(self.checkpoints.steps(), default=0)
         if step:
-            self.trained.restore(self.checkpoints.read(step, "weights"))
+            self._restore(step)
             state = self.optimizer.state_dict()
             self.optimizer.load_state_dict(state | {"state": deep(self.checkpoints.read(step, "optimizer"))})
-            if self.average:
-                self.average.restore(self.checkpoints.read(step, "average"), step)
             self.schedule = self._schedule(done=step)
         with self.accelerator.main_process_first():
             self.log.cut(step)

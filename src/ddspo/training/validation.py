@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from typing_extensions import Doc
 
 from ddspo import draws
 from ddspo.backbones.base import Backbone
+from ddspo.errors import InputError
 from ddspo.metrics.base import Metric
 from ddspo.metrics.geneval import overall
 from ddspo.run_folder import Row, replace_atomically, write_rows
@@ -26,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Validation:
-    """Pictures, and a score, of the policy while it is trained; the result does not depend on them."""
+    """Pictures, and a score, of the policy while it is trained; nothing it learns depends on them."""
 
     every: Annotated[int, Ge(0), Doc("updates from one to the next; 0 for none")] = 0
     pictures: Annotated[int, Gt(0), Doc("prompts in the grid, spread over evaluate.validation, or over prompts")] = 6
@@ -36,6 +37,24 @@ class Validation:
     guidance: Annotated[float, Ge(1), Doc("classifier-free guidance scale; 1 is none")] = 7.5
     steps: Annotated[int, Gt(0), Doc("sampler steps")] = 25
     batch: Annotated[int, Gt(0), Doc("images generated at once")] = 16
+    save: Annotated[
+        Literal["last", "best"], Doc("weights that become aligned/: of the last update, or of the best score")
+    ] = "last"
+
+    def check(self, steps: int) -> None:
+        """Refuse to save the best of none.
+
+        Args:
+            steps: Updates of the training run.
+
+        Raises:
+            InputError: No update would be scored.
+        """
+        if self.save == "best" and not (self.scored and 0 < self.every <= steps):
+            raise InputError(
+                f"validation.save best: nothing would be scored: set validation.scored, and validation.every to at "
+                f"most train.steps {steps}"
+            )
 
 
 @dataclass
