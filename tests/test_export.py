@@ -38,7 +38,7 @@ def make_run(folder: Path, base: Path, adaptation: Adaptation) -> torch.Tensor:
     tree = {"name": "small", "model": {"path": str(base), "backbone": "sd"}, "prompts": "/home/somebody/prompts.txt"}
     tree |= {"adaptation": components.plain(adaptation), "train": {"steps": 3}}
     write_text(folder / "recipe.yaml", yaml.safe_dump(tree))
-    settings = {"seed": 0, "model": {"path": str(base)}, "rows": "1f", "labels": "/home/somebody/labels.jsonl"}
+    settings = {"seed": 0, "model": {"path": str(base)}, "items": "1f", "labels": "/home/somebody/labels.jsonl"}
     settings |= {"adaptation": components.plain(adaptation)}
     write_json(folder / "manifest.json", {"train": {"settings": settings}, "report": {"settings": {"name": "x"}}})
     write_json(folder / "environment.json", {"versions": {"ddspo": "1.2.3"}, "machine": {}})
