@@ -1,16 +1,24 @@
-"""Word removal: its properties on any prompt, and every public benchmark prompt."""
+"""Word removal on any prompt, and the stage: what cannot be degraded is named, and nothing is held in memory."""
 
+import io
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
+from ddspo.degradations.base import Degradation, Degraded
 from ddspo.degradations.remove_words import RemoveWords
 from ddspo.errors import InputError
-from ddspo.run_folder import read_rows
+from ddspo.progress import Progress
+from ddspo.run_folder import Row, RunFolder, read_rows
+from ddspo.stages.degrade import AT_ONCE, degrade
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
 WORD = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=4)
 PROMPT = st.lists(WORD, min_size=2, max_size=40)
 SEED = st.integers(0, 2**63 - 1)
@@ -71,22 +79,61 @@ def test_bounds_in_the_wrong_order() -> None:
         RemoveWords(least=0.8)
 
 
-def benchmark_prompts() -> list[str]:
-    prompts = [row["prompt"] for row in read_rows(SHARED / "geneval_metadata.jsonl")]
-    for file in (SHARED / "parti_prompts.txt", *sorted((SHARED / "t2i_compbench").glob("*.txt"))):
-        prompts += [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return prompts
+PROMPTS = [{"id": "a", "prompt": "a red cube"}, {"id": "b", "prompt": "bond"}, {"id": "c", "prompt": "two cats"}]
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the public prompt lists are not here (../shared/data)")
-def test_every_benchmark_prompt() -> None:
-    """GenEval, PartiPrompts and T2I-CompBench: all pass but prompts of one word, which get no variant."""
-    prompts = benchmark_prompts()
-    assert len(prompts) > 4000
-    words = [prompt for prompt in prompts if len(prompt.split()) > 1]
-    for prompt, variants in zip(words, RemoveWords()(words, range(len(words))), strict=True):
-        assert variants
-        assert all(text and text != " ".join(prompt.split()) for text, _ in variants)
-    single = [prompt for prompt in prompts if len(prompt.split()) == 1]
-    assert 0 < len(single) < 100
-    assert RemoveWords()(single, range(len(single))) == [[] for _ in single]
+def test_what_cannot_be_degraded_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
+    run, console = RunFolder(tmp_path), Console(file=io.StringIO(), width=500)
+    degrade(run, iter(PROMPTS), RemoveWords(), 0, Progress(console=console))
+    assert [row["id"] for row in read_rows(run.prompts)] == ["a", "c"]
+    assert [row["prompt"] for row in read_rows(run.undegraded)] == ["bond"]
+    assert isinstance(console.file, io.StringIO)
+    assert f"degrade: 2 of 3 prompts, without those in {run.undegraded}" in console.file.getvalue()
+
+
+def test_nothing_left(tmp_path: Path) -> None:
+    """Neither file appears."""
+    run = RunFolder(tmp_path)
+    with pytest.raises(InputError, match="none of 1 can be degraded: write prompts with two words or more"):
+        degrade(run, PROMPTS[1:2], RemoveWords(), 0, Progress(speaks=False))
+    assert not run.prompts.exists()
+    assert not run.undegraded.exists()
+
+
+def test_prompts_are_read_as_they_are_written(tmp_path: Path) -> None:
+    """Of a source without end no more is read than what is degraded at once and the row after it."""
+    read: list[int] = []
+
+    def endless() -> Iterator[Row]:
+        for number in itertools.count():
+            read.append(number)
+            if number == 3 * AT_ONCE:
+                raise EOFError
+            yield {"id": str(number), "prompt": f"a red cube {number}"}
+
+    seen: list[int] = []
+
+    @dataclass(frozen=True)
+    class Watched(Degradation):
+        needs: ClassVar[str] = "nothing"
+
+        def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[list[Degraded]]:
+            seen.append(len(read))
+            return [[Degraded("a cube", "watched")] for _ in prompts]
+
+    with pytest.raises(EOFError):
+        degrade(RunFolder(tmp_path), endless(), Watched(), 0, Progress(speaks=False))
+    assert seen == [AT_ONCE, 2 * AT_ONCE, 3 * AT_ONCE]
+
+
+@pytest.mark.parametrize("text", ["", " ", "a  red cube"])
+def test_a_degradation_that_breaks_its_promise(tmp_path: Path, text: str) -> None:
+    @dataclass(frozen=True)
+    class Broken(Degradation):
+        needs: ClassVar[str] = "nothing"
+
+        def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[list[Degraded]]:
+            return [[Degraded(text, "broken")] for _ in prompts]
+
+    with pytest.raises(ValueError, match="Broken gave an empty or unchanged variant of 'a red cube'"):
+        degrade(RunFolder(tmp_path), PROMPTS[:1], Broken(), 0, Progress(speaks=False))

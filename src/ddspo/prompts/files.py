@@ -194,6 +194,8 @@ def _parquet(path: str, columns: Columns) -> Rows:
 
 def _plain(kind: pa.DataType) -> bool:
     """Whether JSON has words for a type: no bytes, no dates."""
+    if pa.types.is_dictionary(kind):
+        return _plain(kind.value_type)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         return _plain(kind.value_type)
     if pa.types.is_struct(kind):
