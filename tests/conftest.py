@@ -7,6 +7,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("ACCELERATE_USE_CPU", "true")
 
+import hypothesis
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
@@ -14,6 +15,8 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from ddspo.backbones.sd import SD
 
 torch.set_num_threads(1)
+hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine is no mistake of the code's
+hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture(autouse=True)

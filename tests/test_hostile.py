@@ -31,7 +31,7 @@ from ddspo.run_folder import RunFolder, read_rows, write_rows
 from ddspo.stages.degrade import degrade
 from ddspo.stages.report import report
 
-FEW = settings(max_examples=60, deadline=None)
+FEW = settings(max_examples=40)
 TRAPS = (
     *("", " ", ".", "..", "../../etc/passwd", "/etc/passwd", "a/b", "a\\b", "~", "-rf", "CON", "%2e%2e", "C:\\x"),
     *("a\x00b", "a\nb", "a\r\nb", "a\u2028b", "\ufeffa b", "a\x1bb", "\u202ea b", "\u200f", "e\u0301", "🦄 🦄"),
@@ -209,7 +209,7 @@ def structure(prompt: str, degraded: str) -> list[tuple[str, list[str]]]:
 
 
 @given(TEXT, TEXT)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_report(prompt: str, degraded: str) -> None:
     """A prompt is a text of the page and nothing else: elements and attributes are those of one with plain prompts."""
     assert structure(prompt, degraded) == structure("a red cube", "a cube")

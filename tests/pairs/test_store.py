@@ -166,7 +166,7 @@ def test_latents_that_cannot_be_used_are_not_written(tmp_path: Path) -> None:
     """70000 is above the largest half precision number, 65504."""
     writer, bad = PairWriter(tmp_path, ORIGIN), latents(0, 2)
     bad.lose[1, 0, 2] = 70000
-    with pytest.raises(InputError, match="i1: its lose latent is not finite in half precision"):
+    with pytest.raises(InputError, match="'i1': its lose latent is not finite in half precision"):
         writer.add(0, 0, rows(0, 2), bad)
     with pytest.raises(InputError, match=r"win latents are \[1, 2, 3, 1\], not \[2, 2, 3, 1\]"):
         writer.add(0, 0, rows(0, 2), latents(0, 1))

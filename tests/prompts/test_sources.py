@@ -148,6 +148,12 @@ def test_what_is_chosen_is_counted(folder: Path) -> None:
     assert prompts(Reading(Source(str(folder / "p.csv"), where=("cfg >= 5", "cfg != 9"), limit=1))) == TEXTS[:1]
 
 
+def test_the_name_of_a_file_is_never_a_url(tmp_path: Path) -> None:
+    for name in ("x::memory:y.txt", "simplecache::file:z.txt", "http:a.txt"):
+        (tmp_path / name).write_text("a b\n")
+    assert prompts(Reading(Source(str(tmp_path), duplicates="keep"))) == ["a b"] * 3
+
+
 def test_empty_prompts_are_left_out_only_if_asked(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_text('{"prompt": "a b"}\n{"prompt": null}\n{"prompt": " "}\n')
@@ -188,6 +194,8 @@ def test_what_cannot_be_read(tmp_path: Path, name: str, text: str, options: dict
     ("options", "message"),
     [
         ({"path": "owner/name"}, r"prompts: owner/name\[train\]: "),
+        ({"path": "data/prompts.txt"}, r"prompts: no file data/prompts\.txt: check the path"),
+        ({"path": "data/*"}, r"prompts: no file data/\*: check the path"),
         ({"path": "http://me:secret@127.0.0.1/p.txt"}, "a password in a URL"),
         ({"path": "p.txt", "language": "xx"}, "prompts.language xx: no language that is known here"),
         ({"path": "p.txt", "where": ("cfg",)}, "prompts.where: 'cfg': write COLUMN SIGN VALUE"),

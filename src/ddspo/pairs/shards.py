@@ -105,7 +105,7 @@ def table_of(origin: Origin, rows: Sequence[Row], latents: Pair[Tensor]) -> pa.T
         if not finite.all():
             name = rows[int(torch.nonzero(~finite)[0])]["id"]
             raise InputError(
-                f"{name}: its {side} latent is not finite in half precision: use model.dtype=fp32 or bf16"
+                f"{name!r:.80}: its {side} latent is not finite in half precision: use model.dtype=fp32 or bf16"
             )
         buffer = pa.py_buffer(numbers.numpy().tobytes())
         columns[side] = pa.FixedSizeBinaryArray.from_buffers(schema.field(side).type, len(rows), [None, buffer])
@@ -183,7 +183,8 @@ def check_rows(path: Path, table: pa.Table, shape: Sequence[int]) -> None:
         numbers = latents_of(table, side, shape).reshape(len(table), -1)
         finite = np.isfinite(numbers).all(1)
         if not finite.all():
-            raise Damaged(f"{path}: {side} of {table['id'][int(np.argmin(finite))].as_py()} is not finite")
+            name = table["id"][int(np.argmin(finite))].as_py()
+            raise Damaged(f"{path}: {side} of {name!r:.80} is not finite")
 
 
 def latents_of(table: pa.Table, side: str, shape: Sequence[int]) -> NDArray[np.float16]:

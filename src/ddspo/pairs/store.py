@@ -83,7 +83,7 @@ class PairStore(Pairs):
             row = int(again.min())
             shard = int(np.searchsorted(self._starts, row, side="right")) - 1
             name = self.take([row]).ids[0]
-            raise InputError(f"{self.shards[shard].path}: id {name!r} is there twice: make ids unique, and pairs anew")
+            raise InputError(f"{self.shards[shard].path}: id {name!r:.80} is there twice: make ids unique")
 
     @cached_property
     def sizes(self) -> Sequence[int]:

@@ -1,20 +1,24 @@
 """Reads a dataset of the hub, or a folder laid out as one, through `datasets`: streamed, and no code of it is run."""
 
+import re
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from ddspo.backbones.base import local
 from ddspo.errors import InputError
-from ddspo.prompts.files import Columns, Rows, has_columns, present, reason
+from ddspo.prompts.files import READERS, Columns, Rows, has_columns, present, reason, suffix
 
 if TYPE_CHECKING:
     from ddspo.prompts.source import Source
 
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
 
 def is_dataset(source: "Source") -> bool:
-    """Whether a source is a dataset: it names a split, or its path can only be a hub id."""
-    return source.split is not None or local(source.path) is None
+    """Whether a source is a dataset: it names a split, or its path can only be a hub id, and not a missing file."""
+    hub_like = _HUB_ID.fullmatch(source.path) and suffix(source.path) not in READERS.keys() - {""}
+    return source.split is not None or (bool(hub_like) and local(source.path) is None)
 
 
 def read_dataset(source: "Source", columns: Columns) -> Rows:

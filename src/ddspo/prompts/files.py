@@ -4,8 +4,11 @@ import csv
 import glob
 import hashlib
 import io
+import os
+import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from lzma import LZMAError
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 from urllib.parse import urlsplit
@@ -13,6 +16,7 @@ from urllib.parse import urlsplit
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
 
 from ddspo.backbones.base import PACKAGE, local
 from ddspo.errors import InputError
@@ -57,11 +61,12 @@ def find(path: str, name: str) -> list[str]:
         elif place.is_file():
             found = [str(place)]
         else:
-            found = sorted(each for each in glob.glob(path, recursive=True) if Path(each).is_file())
+            matching = glob.glob(os.path.expanduser(path), recursive=True)
+            found = sorted(each for each in matching if Path(each).is_file())
     if not found:
         raise InputError(f"{name}: no file {path}: check the path (relative ones start where you run the command)")
     for each in found:
-        if _suffix(each) not in READERS:
+        if suffix(each) not in READERS:
             raise InputError(f"{name}: {each}: not a kind of file that is read here: give {_KINDS}")
     return found
 
@@ -86,10 +91,10 @@ def read(path: str, columns: Columns) -> Rows:
         InputError: The file cannot be opened or read, or lacks a column; says where.
     """
     try:
-        yield from READERS[_suffix(path)](path, columns)
+        yield from READERS[suffix(path)](path, columns)
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 ({error.reason}): save it as UTF-8") from None
-    except (OSError, EOFError, pa.ArrowException, *_network_errors()) as error:
+    except (OSError, EOFError, zlib.error, LZMAError, pa.ArrowException, *_network_errors()) as error:
         raise InputError(f"{path}: cannot be read ({reason(error)}): check the file") from None
 
 
@@ -123,7 +128,7 @@ def _network_errors() -> tuple[type[Exception], ...]:
     return (ClientError,)
 
 
-def _suffix(path: str) -> str:
+def suffix(path: str) -> str:
     """The suffix that says what is in a file, without that of its compression."""
     name = Path(urlsplit(path).path if is_url(path) else path)
     return (Path(name.stem) if name.suffix in COMPRESSED else name).suffix.lower()
@@ -132,14 +137,20 @@ def _suffix(path: str) -> str:
 def _readable(path: Path, folder: Path) -> bool:
     """Of a folder only what is certainly prompts is read: no hidden files, and none without a known suffix."""
     hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return not hidden and _suffix(str(path)) in READERS.keys() - {""}
+    return not hidden and suffix(str(path)) in READERS.keys() - {""}
+
+
+def _open(path: str, compression: str | None = None) -> IO[bytes]:
+    # What a file here is called is never read as a URL, whoever named it.
+    system, name = fsspec.url_to_fs(path) if is_url(path) else (LocalFileSystem(), path)
+    return system.open(name, "rb", compression=compression)
 
 
 @contextmanager
 def _text(path: str) -> Iterator[IO[str]]:
     """A file as UTF-8, in which only a line feed ends a line."""
     with (
-        fsspec.open(path, "rb", compression="infer") as file,
+        _open(path, compression="infer") as file,
         io.TextIOWrapper(file, encoding="utf-8-sig", newline="\n") as text,
     ):
         yield text
@@ -163,7 +174,7 @@ def _jsonl(path: str, columns: Columns) -> Rows:
 
 def _csv(path: str, columns: Columns) -> Rows:
     with _text(path) as file:
-        table = csv.reader(file, strict=True, delimiter="\t" if _suffix(path) == ".tsv" else ",")
+        table = csv.reader(file, strict=True, delimiter="\t" if suffix(path) == ".tsv" else ",")
         try:
             head = next(table, [])
             has_columns(path, columns, head)
@@ -179,7 +190,7 @@ def _csv(path: str, columns: Columns) -> Rows:
 
 
 def _parquet(path: str, columns: Columns) -> Rows:
-    with fsspec.open(path, "rb") as file:
+    with _open(path) as file:
         table = pq.ParquetFile(file, buffer_size=_BUFFER)
         schema = table.schema_arrow
         has_columns(path, columns, schema.names)
