@@ -112,21 +112,21 @@ class Ballot:
         one = self.comparisons[place]
         verdict = TIE if choice == TIE else one.model(choice)
         path = self.run.ties if verdict == TIE else self.run.votes
-        last = max((row["number"] for row in self._cast()), default=0)
-        write_rows(path, [*_rows(path), one.row(verdict) | {"number": last + 1}])
+        write_rows(path, [*_rows(path), one.row(verdict) | {"number": self._last() + 1}])
         return True
 
     def undo(self) -> None:
         """Take the last vote back, if there is one."""
-        last = max((row["number"] for row in self._cast()), default=0)
+        last = self._last()
         for path in (self.run.votes, self.run.ties):
             rows = _rows(path)
             kept = [row for row in rows if row["number"] != last]
             if len(kept) < len(rows):
                 write_rows(path, kept)
 
-    def _cast(self) -> list[Row]:
-        return [*_rows(self.run.votes), *_rows(self.run.ties)]
+    def _last(self) -> int:
+        """Number of the last vote of either kind."""
+        return max((row["number"] for row in _rows(self.run.votes) + _rows(self.run.ties)), default=0)
 
     def image(self, place: int, side: str) -> Path:
         """The picture on a side of a comparison."""
