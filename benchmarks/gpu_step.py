@@ -21,8 +21,9 @@ from ddspo.backbones._outline import outline
 from ddspo.backbones.base import Backbone, Model
 from ddspo.maths.pair import Pair
 from ddspo.objectives.logistic import Logistic
+from ddspo.pairs.data import PairData
 from ddspo.policy_pairs.base import PolicyPair
-from ddspo.training.batches import Batches, Conditions, PairData
+from ddspo.training.batches import Batches, Conditions
 from ddspo.training.policies import Policies
 from ddspo.training.steps import preference_step
 

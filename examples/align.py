@@ -11,11 +11,12 @@ from ddspo.backbones.sd import SD
 from ddspo.degradations.remove_words import RemoveWords
 from ddspo.objectives.base import Objective
 from ddspo.objectives.logistic import Logistic
+from ddspo.pairs.store import PairStore
 from ddspo.policy_pairs.training_free import TrainingFree
 from ddspo.progress import Progress
 from ddspo.run_folder import RunFolder
 from ddspo.stages.degrade import degrade
-from ddspo.stages.sample import Sampling, read_pairs, sample
+from ddspo.stages.sample import Sampling, sample
 from ddspo.stages.train import Method, train
 from ddspo.training.fit import Optimisation, check_batch
 
@@ -27,12 +28,13 @@ def align(model: str, out: Path, objective: Objective, seed: int = 0) -> Path:
     run, progress = RunFolder(out), Progress()
     settings = Optimisation(steps=4, batch=8, device_batch=4, lr=1e-4)
     accelerator = Accelerator(gradient_accumulation_steps=check_batch(settings, processes=1))
-    backbone = SD.load(Model(model)).to(accelerator.device)
+    origin = Model(model)
+    backbone = SD.load(origin).to(accelerator.device)
     prompts = [{"id": f"p{number}", "prompt": prompt} for number, prompt in enumerate(PROMPTS)]
     degrade(run, prompts, RemoveWords(), seed, progress)
-    sample(run, backbone, Sampling(pairs=8, steps=10, guidance=3.0, batch=8), seed, accelerator, progress)
+    sample(run, backbone, origin, Sampling(pairs=8, steps=10, guidance=3.0, batch=8), seed, accelerator, progress)
     method = Method(TrainingFree(), objective, LoRA(rank=8, alpha=8))
-    train(run, backbone, read_pairs(run), method, settings, seed, accelerator, progress)
+    train(run, backbone, PairStore.open(run.pairs), method, settings, seed, accelerator, progress)
     return run.aligned
 
 

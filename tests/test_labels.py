@@ -11,14 +11,16 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from ddspo.backbones.base import Model
 from ddspo.backbones.sd import SD
 from ddspo.errors import InputError
 from ddspo.metrics.base import Metric, Score
+from ddspo.pairs.store import PairStore
 from ddspo.policy_pairs.training_free import TrainingFree
 from ddspo.progress import Progress
 from ddspo.recipe import load
 from ddspo.run_folder import RunFolder, read_rows, write_rows
-from ddspo.stages.sample import Labels, Sampling, best_and_worst, read_pairs, sample
+from ddspo.stages.sample import Labels, Sampling, best_and_worst, sample
 from ddspo.stages.train import Method
 from ddspo.workflow import Workflow
 
@@ -43,7 +45,7 @@ class Brightness(Metric):
 def labelled(run: RunFolder, prompts: Sequence[Mapping[str, Any]] = PROMPTS, **more: Any) -> RunFolder:
     settings = Sampling(pairs=6, steps=2, guidance=2, batch=2, labels=Labels(Brightness(), candidates=3), **more)
     write_rows(run.prompts, prompts)
-    sample(run, SD.tiny(), settings, 5, Accelerator(), Progress(speaks=False))
+    sample(run, SD.tiny(), Model("tiny"), settings, 5, Accelerator(), Progress(speaks=False))
     return run
 
 
@@ -71,9 +73,11 @@ def test_the_best_wins_and_the_worst_loses(tmp_path: Path) -> None:
     rows = [row for path in sorted(run.pairs.glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
     assert [pq.read_metadata(path).num_rows for path in sorted(run.pairs.glob("*.parquet"))] == [1, 2, 1]
     assert [row["id"] for row in rows] == ["p0~0", "p2~0", "p0~1", "p2~1"]
-    data, backbone = read_pairs(run), SD.tiny()
+    store, backbone = PairStore.open(run.pairs), SD.tiny()
+    data = store.take(range(4))
+    assert not store.has_degraded
     assert data.degraded is None
-    assert data.texts == ["a b", "c", "a b", "c"]
+    assert list(store.texts()) == ["a b", "c", "a b", "c"]
     for side in ("win", "lose"):
         latents = backbone.generate(data.prompts, [row[f"{side}_seed"] for row in rows], 2, 2)
         torch.testing.assert_close(getattr(data.latents, side).float(), latents, rtol=1e-2, atol=1e-2)
@@ -97,9 +101,9 @@ def test_a_missing_shard_comes_back_the_same(tmp_path: Path) -> None:
 def test_a_shard_may_be_empty(tmp_path: Path) -> None:
     liked = {"a b": False, "x": False, "c": True}
     prompts = [row | {"liked": liked[str(row["prompt"])]} for row in PROMPTS]
-    data = read_pairs(labelled(RunFolder(tmp_path), prompts))
-    assert data.ids == ["p2~0", "p2~1"]
-    assert len(data.latents.win) == 2
+    store = PairStore.open(labelled(RunFolder(tmp_path), prompts).pairs)
+    assert store.sizes == [0, 1, 1]
+    assert store.take([0, 1]).ids == ["p2~0", "p2~1"]
 
 
 def test_what_labels_cannot_use_is_named(tmp_path: Path) -> None:
@@ -108,15 +112,15 @@ def test_what_labels_cannot_use_is_named(tmp_path: Path) -> None:
         labelled(RunFolder(tmp_path / "a"), [row | {"liked": False} for row in PROMPTS])
     with pytest.raises(InputError, match="p0: no `liked`"):
         labelled(RunFolder(tmp_path / "b"), [{"id": "p0", "prompt": "a b"}])
-    assert not list(tmp_path.rglob("pairs"))[1:]
+    assert not list((tmp_path / "b").rglob("*.parquet"))
 
 
 def test_other_labels_are_other_pairs(tmp_path: Path) -> None:
     """The shards of a run say by what judge they were made."""
     run = labelled(RunFolder(tmp_path))
     settings = Sampling(pairs=6, steps=2, guidance=2, batch=2, labels=Labels(Brightness(), candidates=2))
-    with pytest.raises(InputError, match="made with other settings"):
-        sample(run, SD.tiny(), settings, 5, Accelerator(), Progress(speaks=False))
+    with pytest.raises(InputError, match="made with another recipe"):
+        sample(run, SD.tiny(), Model("tiny"), settings, 5, Accelerator(), Progress(speaks=False))
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,28 @@ def report(recipe: RecipeFile, overrides: Overrides = None, fresh: Fresh = False
 
 
 @app.command()
+def pairs(path: Annotated[Path, typer.Argument(metavar="PATH", help="A run folder, or a folder of shards.")]) -> None:
+    """What is in pairs/: statistics, damaged shards by name, and a sheet of pictures of some pairs."""
+    from ddspo import components
+    from ddspo.backbones.base import Model
+    from ddspo.stages.pairs import contact_sheet, inspect
+
+    _quieten()
+    found = inspect(path)
+    print("\n".join(found.lines()))
+    if found.origin:
+        made, keys = found.origin.made, ("revision", "dtype", "resolution")
+        given = {"path": made.get("model")} | {key: made[key] for key in keys if made.get(key) is not None}
+        try:
+            model = components.construct(Model, given, "model")
+            print(contact_sheet(found, components.backbone_of(model).load(model).decode))
+        except InputError as error:
+            print(f"no pictures: {error}")
+    if found.damaged:
+        raise typer.Exit(1)
+
+
+@app.command()
 def export(run: RunPath, kind: Format, out: Out = None, dtype: Dtype = None) -> None:
     """aligned/ to a file or folder that another tool reads."""
     from ddspo.result import Result

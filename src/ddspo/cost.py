@@ -17,8 +17,10 @@ from typing_extensions import Doc
 from ddspo import components
 from ddspo.adaptations.base import Adaptation, Behaviour
 from ddspo.backbones._outline import outline
+from ddspo.backbones._sampler import sampling_with
 from ddspo.backbones.base import Backbone, Model
 from ddspo.maths.pair import Pair
+from ddspo.pairs.store import GIB
 from ddspo.policy_pairs.base import Condition
 from ddspo.prompts.reading import read_prompts
 from ddspo.recipe import Recipe
@@ -69,8 +71,8 @@ class Disk:
 class Host:
     """Main memory, for each process"""
 
-    latents_bytes: Annotated[int, Doc("all pairs")]
-    conditions_bytes: Annotated[int, Doc("encoded texts, at most")]
+    latents_bytes: Annotated[int, Doc("pairs held at once")]
+    conditions_bytes: Annotated[int, Doc("encoded texts, at most; none with train.encode=during")]
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def cost(recipe: Recipe) -> Cost:
             aligned_bytes=_disk(device, recipe.adaptation, 0, 1),
         ),
         host=Host(
-            latents_bytes=pairs,
+            latents_bytes=min(pairs, int(recipe.train.window * GIB)),
             conditions_bytes=work.train_texts * size(condition.values()) if recipe.train.encode == "before" else 0,
         ),
         device=device,
@@ -218,7 +220,8 @@ def _work(recipe: Recipe, backbone: Backbone, flops: int) -> Work:
     first = recipe.pretrain.train
     pretrain = BRANCHES * first.steps * first.batch if _pretrains(recipe) else 0
     samples = sampling.pairs * (sampling.labels.candidates if sampling.labels else BRANCHES)
-    sample = samples * backbone.evaluations(sampling.steps, sampling.guidance)
+    with sampling_with(backbone, sampling.scheduler, sampling.scheduler_options):
+        sample = samples * backbone.evaluations(*sampling.how(backbone))
     texts = 1 if sampling.labels else BRANCHES
     spared = int(recipe.draw.latents == "winner")  # a single latent needs one prediction less of either kind
     frozen, policy = seen * (recipe.policy_pair.frozen_forwards - spared), seen * (BRANCHES - spared)

@@ -42,7 +42,7 @@ class RunFolder:
 
     @property
     def pairs(self) -> Path:
-        """Folder of parquet shards {id, prompt, degraded, seed, win, lose}; labelled ones say more."""
+        """Folder of parquet shards {id, prompt, how it was made, ..., win, lose} and their index."""
         return self.path / "pairs"
 
     @property

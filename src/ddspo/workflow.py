@@ -10,9 +10,11 @@ from typing import Any
 from accelerate import Accelerator
 
 from ddspo import components, recipe
+from ddspo.backbones._sampler import check_scheduler
 from ddspo.backbones.base import Backbone
 from ddspo.degradations.base import Degradation
 from ddspo.errors import InputError
+from ddspo.pairs.store import PairStore
 from ddspo.progress import Progress
 from ddspo.prompts.reading import Reading, read_prompts, sound
 from ddspo.recipe import Recipe
@@ -23,11 +25,11 @@ from ddspo.stages.degrade import degrade, nothing_left
 from ddspo.stages.evaluate import MODELS, Evaluate, Evaluation, read_images
 from ddspo.stages.pretrain import pretrain
 from ddspo.stages.report import report
-from ddspo.stages.sample import read_pairs, sample
+from ddspo.stages.sample import sample
 from ddspo.stages.train import Method, train
 from ddspo.training import processes
 from ddspo.training.drawing import check_drawing
-from ddspo.training.fit import check_batch
+from ddspo.training.fit import Optimisation, check_batch
 from ddspo.training.trackers import tracked
 from ddspo.training.validation import Validator
 
@@ -93,7 +95,7 @@ class Workflow:
             self._needs(name)
             writes = self.accelerator.is_main_process
             with self.folder.stage(name, self._settings(name), writes=writes) as left:
-                if left:
+                if left or (name == "sample" and name in stages):  # asked for by name it looks for damage, too
                     self._run_stage(name)
             self.accelerator.wait_for_everyone()
             if writes:
@@ -133,11 +135,18 @@ class Workflow:
     def _sample(self) -> None:
         given, backbone = self.recipe, self._backbone()
         self._say_too_long(backbone, some_rows(self.folder.prompts, LOOKED_AT), "prompts")
-        sample(self.folder, backbone, given.sample, given.seed, self.accelerator, self.progress)
+        sample(self.folder, backbone, given.model, given.sample, given.seed, self.accelerator, self.progress)
 
     def _pretrain(self) -> None:
-        given, data = self.recipe, read_pairs(self.folder)
+        given, data = self.recipe, self._pairs(self.recipe.pretrain.train)
         pretrain(self.folder, self._backbone(), data, given.pretrain, given.seed, self.accelerator, self.progress)
+
+    def _pairs(self, settings: Optimisation) -> PairStore:
+        pairs = PairStore.open(self.folder.pairs, settings.window)
+        made, wanted = pairs.origin.made.get("model"), self.recipe.model.path
+        if made != wanted:
+            raise InputError(f"{self.folder.pairs}: pairs of model {made}, not of {wanted}: make pairs with this one")
+        return pairs
 
     @property
     def _method(self) -> Method:
@@ -161,7 +170,7 @@ class Workflow:
         )
 
     def _train(self) -> None:
-        given, data, backbone = self.recipe, read_pairs(self.folder), self._backbone()
+        given, data, backbone = self.recipe, self._pairs(self.recipe.train), self._backbone()
         with tracked(self.accelerator, given.name, self.folder.trackers, components.plain(given)):
             train(self.folder, backbone, data, self._method, given.train, given.seed, self.accelerator, self.progress)
         self._write_card()
@@ -252,7 +261,8 @@ class Workflow:
         """Everything that can be found wrong before any long work; a source that was read is not opened again."""
         given = self.recipe
         backbone = components.backbone_of(given.model)
-        backbone.check(given.model)
+        found = backbone.check(given.model)
+        check_scheduler(found, given.model, given.sample.scheduler, given.sample.scheduler_options)
         self.recipe = replace(given, model=replace(given.model, backbone=components.name_of(backbone)))
         labels = given.sample.labels
         self.prompts = given.prompts.description()

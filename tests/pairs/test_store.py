@@ -58,7 +58,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     store = PairStore.open(write(tmp_path))
-    store.verify()
+    store.verify(SHAPE)
     assert store.sizes == [3, 3, 3]
     assert len(store) == 9
     assert sorted(contents(tmp_path)) == ["000000.parquet", "000001.parquet", "000002.parquet", "index.json"]
@@ -120,7 +120,7 @@ def test_a_damaged_shard_is_named_never_read_and_made_again(tmp_path: Path, dama
     store = PairStore.open(tmp_path)
     damage(tmp_path / "000001.parquet")
     assert store.take([0]).ids == ["i0"]
-    for read in (lambda: PairStore.open(tmp_path).verify(), lambda: store.take([0, 4])):
+    for read in (lambda: PairStore.open(tmp_path).verify(SHAPE), lambda: store.take([0, 4])):
         with pytest.raises(InputError, match=r"000001.parquet"):
             read()
     assert contents(write(tmp_path)) == whole
@@ -179,14 +179,15 @@ def test_ids_are_unique(tmp_path: Path) -> None:
         writer.close(shard, 1)
     finish(tmp_path, 3)
     with pytest.raises(InputError, match=r"000002.parquet: id 'i1' is there twice"):
-        PairStore.open(tmp_path).verify()
+        PairStore.open(tmp_path).verify(SHAPE)
 
 
 @pytest.mark.parametrize("window", [1, 2, 3, 5, 9])
 def test_every_pair_comes_once_a_visit_and_a_window_at_a_time(window: int) -> None:
     order = Order((3, 0, 4, 1, 6, 2), window, seed=5)
     for visit in range(3):
-        rows = [order.row(position) for position in range(16 * visit, 16 * (visit + 1))]
+        rows = order.rows(16 * visit, 16)
+        assert [order.rows(16 * visit + place, 1)[0] for place in range(16)] == rows
         assert {each for _, each in rows} == {visit}
         assert sorted(row for row, _ in rows) == list(range(16))
         beside = [order.beside(row, visit) for row, _ in rows]
@@ -197,6 +198,6 @@ def test_every_pair_comes_once_a_visit_and_a_window_at_a_time(window: int) -> No
 
 def test_one_window_is_one_permutation() -> None:
     """Whatever the shards, and hence as if all were in one table."""
-    whole = [Order((16,), 1, seed=5).row(position) for position in range(48)]
-    assert [Order((3, 4, 1, 6, 2), 5, seed=5).row(position) for position in range(48)] == whole
+    whole = Order((16,), 1, seed=5).rows(0, 48)
+    assert Order((3, 4, 1, 6, 2), 5, seed=5).rows(0, 48) == whole
     assert len({tuple(row for row, _ in whole[16 * visit : 16 * visit + 16]) for visit in range(3)}) == 3

@@ -15,6 +15,7 @@ from ddspo.maths.paths import DDPM, NoisePath, RectifiedFlow
 from ddspo.maths.reward import inner, margin, mean_square
 from ddspo.objectives.base import displacements
 from ddspo.objectives.logistic import Logistic
+from ddspo.pairs.data import PairData
 from ddspo.policy_pairs.base import Supervision
 from ddspo.policy_pairs.forward_noise import ForwardNoise
 from ddspo.policy_pairs.training_free import TrainingFree
@@ -23,7 +24,7 @@ from ddspo.schedules.exponential import Exponential
 from ddspo.schedules.linear import Linear as LinearWeight
 from ddspo.schedules.sigmoid import Sigmoid
 from ddspo.timesteps.linear import Linear
-from ddspo.training.batches import Batches, Conditions, PairData
+from ddspo.training.batches import Batches, Conditions
 from ddspo.training.drawing import PLAIN, Drawing, anchor, check_drawing, in_space
 from ddspo.training.policies import Policies
 from ddspo.training.steps import preference_step
@@ -123,7 +124,7 @@ def test_independent_noise_changes_the_loser_only(batches: Batches) -> None:
 def texts(batches: Batches, rows: list[tuple[int, int]]) -> list[int]:
     names = [f"{batches.data.ids[row]}@{visit}" for row, visit in rows]
     u = draws.uniform([draws.stable_seed(7, name, "time") for name in names])
-    return batches._texts(names, [row for row, _ in rows], batches.path.times(u))
+    return batches.rows_of_prompts(rows, batches.path.times(u))
 
 
 def test_other_prompts_are_others_each_as_likely(batches: Batches) -> None:

@@ -22,12 +22,12 @@ from ddspo.errors import InputError, Stopped
 from ddspo.maths.pair import Pair
 from ddspo.metrics.base import Metric, Score
 from ddspo.objectives.logistic import Logistic
+from ddspo.pairs.data import PairData
 from ddspo.policy_pairs.training_free import TrainingFree
 from ddspo.progress import Progress
 from ddspo.recipe import load
 from ddspo.run_folder import RunFolder, read_rows
 from ddspo.stages.train import Method, train
-from ddspo.training.batches import PairData
 from ddspo.training.fit import Fit, Optimisation
 from ddspo.training.guards import Guards
 from ddspo.training.trackers import check_trackers, tracked

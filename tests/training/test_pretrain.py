@@ -13,11 +13,12 @@ from ddspo.adaptations.lora import LoRA
 from ddspo.backbones.sd import SD
 from ddspo.maths.pair import Pair
 from ddspo.objectives.base import Loss
+from ddspo.pairs.data import PairData
 from ddspo.policy_pairs.base import View
 from ddspo.progress import Progress
 from ddspo.run_folder import RunFolder, read_rows
 from ddspo.stages.pretrain import Pretraining, pretrain
-from ddspo.training.batches import Batches, Conditions, PairData
+from ddspo.training.batches import Batches, Conditions
 from ddspo.training.fit import Fit, Optimisation
 
 LORA = LoRA(rank=2, alpha=2)

@@ -158,6 +158,11 @@ class Backbone(ABC):
         return [cut for reader in self.readers() for cut in reader.cuts(prompts)]
 
     @property
+    def usual(self) -> tuple[int, float]:
+        """Sampler steps and guidance scale that the model is usually sampled with."""
+        return self.steps, self.guidance
+
+    @property
     def denoiser(self) -> nn.Module:
         """The network that predicts."""
         return getattr(self.pipeline, self.denoiser_name)
@@ -215,10 +220,14 @@ class Backbone(ABC):
 
     @torch.no_grad()
     def generate(self, prompts: Sequence[str], seeds: Sequence[int], steps: int, guidance: float) -> Tensor:
-        """Sample latents in model space, [N, *latent_shape] float32, with the pipeline's own scheduler."""
+        """Sample latents in model space, [N, *latent_shape] float32, with the pipeline's own scheduler.
+
+        The seeds decide the initial noise, and what a scheduler that draws noise at every step draws.
+        """
         result = self.pipeline(
             list(prompts),
             latents=self.pack(self.initial_noise(seeds)),
+            generator=[torch.Generator().manual_seed(draws.stable_seed(seed, "sampler")) for seed in seeds],
             num_inference_steps=steps,
             guidance_scale=guidance,
             output_type="latent",

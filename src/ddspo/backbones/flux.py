@@ -91,6 +91,11 @@ class Flux(Backbone):
             raise InputError(f"guidance {guidance:g}: FLUX.1-schnell has none: give 1")
         return super().generate(prompts, seeds, steps, guidance)
 
+    @property
+    def usual(self) -> tuple[int, float]:
+        """Schnell is distilled: 4 steps, no guidance."""
+        return super().usual if self.config.guidance_embeds else (4, 1.0)
+
     def evaluations(self, steps: int, guidance: float) -> int:
         """One a step, whatever the guidance."""
         return super().evaluations(steps, 1.0)

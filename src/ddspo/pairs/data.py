@@ -1,11 +1,13 @@
 """Some pairs in memory, and what training needs of many: their rows by place, and groups of them to draw from."""
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from ddspo.errors import InputError
 from ddspo.maths.pair import Pair
 
 
@@ -36,11 +38,32 @@ class Pairs(ABC):
         """The prompts of a shard, in order."""
 
     @abstractmethod
+    def verify(self, shape: Sequence[int], process: int = 0, processes: int = 1) -> None:
+        """See that they can be trained on: latents of this shape, all of them finite, and no id twice.
+
+        Raises:
+            InputError: They cannot.
+        """
+
+    @abstractmethod
     def texts(self) -> Iterator[str]:
         """Every text whose condition a step may need, with repetitions."""
 
     def __len__(self) -> int:
         return sum(self.sizes)
+
+    def each_prompt(self) -> Iterator[str]:
+        """All prompts, shard by shard."""
+        for shard in range(len(self.sizes)):
+            yield from self.prompts_of(shard)
+
+    @staticmethod
+    def _check_shape(own: Sequence[int], wanted: Sequence[int]) -> None:
+        if tuple(own) != tuple(wanted):
+            raise InputError(
+                f"pairs: latents are {list(own)}, and the model's are {list(wanted)}: "
+                "they are of another model or resolution: make pairs with this one"
+            )
 
 
 @dataclass(frozen=True)
@@ -81,6 +104,17 @@ class PairData(Pairs):
     def prompts_of(self, shard: int) -> Sequence[str]:
         """All prompts."""
         return self.prompts
+
+    def verify(self, shape: Sequence[int], process: int = 0, processes: int = 1) -> None:
+        """All at once."""
+        self._check_shape(self.latents.win.shape[1:], shape)
+        for name, times in Counter(self.ids).items():
+            if times > 1:
+                raise InputError(f"pairs: id {name!r:.80} is there twice: make ids unique")
+        for side, part in self.latents._asdict().items():
+            finite = part.isfinite().flatten(1).all(1)
+            if not finite.all():
+                raise InputError(f"pairs: {side} of {self.ids[int(finite.int().argmin())]!r:.80} is not finite")
 
     def texts(self) -> Iterator[str]:
         """Prompts, then degraded ones."""

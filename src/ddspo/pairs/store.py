@@ -19,6 +19,7 @@ from ddspo.maths.pair import Pair
 from ddspo.pairs.data import PairData, Pairs
 from ddspo.pairs.shards import HALF, Damaged, Entry, Origin, check_origin, latents_of, read_shard
 from ddspo.pairs.writer import read_index
+from ddspo.run_folder import Row
 
 GIB = 2**30
 WINDOW = 2.0
@@ -26,10 +27,11 @@ WINDOW = 2.0
 
 
 class Shard(NamedTuple):
-    """A shard that is listed and there."""
+    """A shard that is listed and there: its place in the index, how it was made, and its bytes in memory."""
 
     path: Path
     entry: Entry
+    origin: Origin
     bytes: int
 
 
@@ -59,31 +61,32 @@ class PairStore(Pairs):
         strange = {path.name for path in folder.glob("*.parquet")} - set(entries)
         if strange:
             raise InputError(f"{folder / min(strange)}: not in index.json, so it is no shard of these pairs: move it")
-        shards = [_find(folder / name, entries[name]) for name in sorted(entries)]
+        shards = [listed(folder / name, entries[name]) for name in sorted(entries)]
         if not sum(shard.entry.rows for shard in shards):
             raise InputError(f"{folder}: no pairs: run `ddspo sample` or `ddspo import` first")
-        origin = origin_of(shards[0].path)
         for shard in shards[1:]:
-            check_origin(shard.path, origin_of(shard.path), origin)
-        return cls(shards, origin, memory)
+            check_origin(shard.path, shard.origin, shards[0].origin)
+        return cls(shards, shards[0].origin, memory)
 
-    def verify(self) -> None:
-        """Read everything once: checksums, rows, texts, finite latents, and no id twice.
+    def verify(self, shape: Sequence[int], process: int = 0, processes: int = 1) -> None:
+        """Read everything once: checksums, rows, texts, finite latents; of several processes each reads its part.
 
         Raises:
-            InputError: Something is wrong; names the first place.
+            InputError: Something is wrong, or an id is there twice; names the first place.
         """
+        self._check_shape(self.origin.shape, shape)
+        for number in range(process, len(self.shards), processes):
+            self._read(number)
         seen = np.zeros(len(self), np.int64)
-        for number, first in enumerate(self._starts):
-            ids = self._read(number)["id"].to_pylist()
+        for shard, first in zip(self.shards, self._starts, strict=True):
+            ids = pq.read_table(shard.path, columns=["id"])["id"].to_pylist()
             seen[first : first + len(ids)] = [draws.stable_seed(each) for each in ids]
         order = np.argsort(seen, kind="stable")
         again = order[1:][seen[order[1:]] == seen[order[:-1]]]
         if len(again):
             row = int(again.min())
-            shard = int(np.searchsorted(self._starts, row, side="right")) - 1
-            name = self.take([row]).ids[0]
-            raise InputError(f"{self.shards[shard].path}: id {name!r:.80} is there twice: make ids unique")
+            name, shard = self.take([row]).ids[0], self.shards[self.shard_of(row)]
+            raise InputError(f"{shard.path}: id {name!r:.80} is there twice: make ids unique")
 
     @cached_property
     def sizes(self) -> Sequence[int]:
@@ -118,6 +121,16 @@ class PairStore(Pairs):
         tensors = latents.map(torch.from_numpy)
         return PairData(texts["id"], texts["prompt"], texts.get("degraded"), tensors)
 
+    def row(self, row: int) -> Row:
+        """Everything that is known of a pair beside its latents."""
+        shard = self.shard_of(row)
+        table = self._read(shard).slice(row - int(self._starts[shard]), 1)
+        return table.drop_columns(list(Pair._fields)).to_pylist()[0]
+
+    def shard_of(self, row: int) -> int:
+        """Where a pair is."""
+        return int(np.searchsorted(self._starts, row, side="right")) - 1
+
     def prompts_of(self, shard: int) -> list[str]:
         """The prompts of a shard."""
         return self._table(shard)["prompt"].to_pylist()
@@ -142,29 +155,28 @@ class PairStore(Pairs):
         if number not in self._held:
             while len(self._held) >= self.window:
                 self._held.popitem(last=False)
-            self._held[number] = self._read(number)
+            self._held[number] = self._read(number).select([*self._texts, *Pair._fields])
         self._held.move_to_end(number)
         return self._held[number]
 
     def _read(self, number: int) -> pa.Table:
-        return read_shard(self.shards[number].path, self.shards[number].entry, self.origin)
+        shard = self.shards[number]
+        try:
+            return read_shard(shard.path, shard.entry, self.origin)
+        except Damaged as error:
+            raise InputError(f"{error}: `ddspo sample` makes it again, or import it again") from None
 
 
-def _find(path: Path, entry: Entry) -> Shard:
-    try:
-        return Shard(path, entry, path.stat().st_size)
-    except OSError as error:
-        raise Damaged(f"{path}: {error.strerror}") from None
-
-
-def origin_of(path: Path) -> Origin:
-    """How a shard was made, from its footer.
+def listed(path: Path, entry: Entry) -> Shard:
+    """A shard by its footer.
 
     Raises:
         Damaged: It cannot be read.
     """
     try:
-        schema = pq.read_schema(path)
+        with pq.ParquetFile(path) as file:
+            schema, groups = file.schema_arrow, range(file.metadata.num_row_groups)
+            size = sum(file.metadata.row_group(group).total_byte_size for group in groups)
     except (pa.ArrowException, OSError) as error:
         raise Damaged(f"{path}: no parquet file: {str(error).splitlines()[0]}") from None
-    return Origin.of(schema, path)
+    return Shard(path, entry, Origin.of(schema, path), size)

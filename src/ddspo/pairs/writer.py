@@ -97,28 +97,33 @@ class PairWriter:
         return None
 
 
-def begin(folder: Path) -> None:
-    """Tidy up after an interruption; one process does so before any writes."""
+def begin(folder: Path, shards: int | None = None) -> None:
+    """Tidy up after an interruption; one process does so before any writes.
+
+    Raises:
+        InputError: There is a shard beyond those that are to be.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    if shards is not None:
+        _refuse_others(folder, shards)
     for path in [*folder.glob(".*.partial"), *folder.glob(f"{PARTS}/.*.partial")]:
         path.unlink()
     _merge(folder)
 
 
-def finish(folder: Path, shards: int) -> None:
-    """Merge the index of so many shards; one process does so after all have written.
+def finish(folder: Path, shards: int) -> dict[str, Entry]:
+    """Merge the index of so many shards, and return it; one process does so after all have written.
 
     Raises:
-        InputError: A shard is missing, or there is one that nobody made.
+        InputError: There is a shard that nobody made.
     """
+    _refuse_others(folder, shards)
     _merge(folder)
-    wanted = {name_of(shard) for shard in range(shards)}
-    found = {path.name for path in folder.glob("*.parquet")}
-    for name in sorted(wanted ^ found):
-        what = "missing" if name in wanted else "not one of these pairs: move it elsewhere"
-        raise InputError(f"{folder / name}: {what}")
-    write_index(folder / INDEX, {name: entry for name, entry in read_index(folder).items() if name in wanted})
+    entries = read_index(folder)
+    entries = {name: entries[name] for name in map(name_of, range(shards))}
+    write_index(folder / INDEX, entries)
     shutil.rmtree(folder / PARTS, ignore_errors=True)
+    return entries
 
 
 def name_of(shard: int) -> str:
@@ -146,6 +151,13 @@ def read_index(folder: Path) -> dict[str, Entry]:
 def write_index(path: Path, entries: dict[str, Entry]) -> None:
     """Write an index in the order of the shards."""
     write_json(path, {name: entries[name]._asdict() for name in sorted(entries)})
+
+
+def _refuse_others(folder: Path, shards: int) -> None:
+    wanted = {name_of(shard) for shard in range(shards)}
+    for path in sorted(folder.glob("*.parquet")):
+        if path.name not in wanted:
+            raise InputError(f"{path}: not one of these {shards} shards: move it, or choose another name=...")
 
 
 def _merge(folder: Path) -> None:

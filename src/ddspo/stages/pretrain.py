@@ -13,9 +13,10 @@ from ddspo.adaptations.base import Adaptation
 from ddspo.adaptations.lora import LoRA
 from ddspo.backbones.base import Backbone
 from ddspo.maths.pair import Pair
+from ddspo.pairs.data import Pairs
 from ddspo.progress import Progress
 from ddspo.run_folder import RunFolder, replace_atomically
-from ddspo.training.batches import Batches, PairData, conditions_of
+from ddspo.training.batches import Batches, conditions_of
 from ddspo.training.drawing import Drawing
 from ddspo.training.fit import Fit, Optimisation
 from ddspo.training.imitation import Imitators, imitation_step
@@ -36,18 +37,19 @@ class Pretraining:
 def pretrain(
     run: RunFolder,
     backbone: Backbone,
-    data: PairData,
+    data: Pairs,
     settings: Pretraining,
     seed: int,
     accelerator: Accelerator,
     progress: Progress,
 ) -> None:
     """Train both at once and write them; an interrupted run goes on from its newest checkpoint."""
+    data.verify(backbone.latent_shape, accelerator.process_index, accelerator.num_processes)
     backbone.to(accelerator.device)
     adaptation = settings.adaptation
     seeds = Pair("winner", "loser").map(lambda who: draws.stable_seed(seed, "adapter", who) % 2**32)
     imitators = Imitators.of(backbone, adaptation, seeds)
-    conditions = conditions_of(backbone, data.texts, settings.train.encode)
+    conditions = conditions_of(backbone, data.texts(), settings.train.encode)
     fit = Fit(
         name="pretrain",
         accelerator=accelerator,

@@ -2,42 +2,48 @@
 
 A pair is either a sample of a prompt against one of its degraded prompt, from the same initial noise, or, with labels,
 the best against the worst of several samples of one prompt, by a judge.
-A shard is one batch of prompts, so its bytes do not depend on who makes it or when; whole shards are kept when an
-interrupted run goes on.
+A shard is made batch by batch, and what is in a batch does not depend on who makes it or when: an interruption costs
+the batch in flight, and the next run makes exactly what is missing.
 """
 
 import hashlib
-import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count, islice
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from annotated_types import Ge, Gt
-from PIL import Image
 from torch import Tensor
 from typing_extensions import Doc
 
 from ddspo import draws
-from ddspo.backbones.base import Backbone
+from ddspo.backbones._sampler import check_draws, sampling_with
+from ddspo.backbones.base import Backbone, Model
 from ddspo.errors import InputError
-from ddspo.maths.pair import Pair, cat, split
+from ddspo.maths.pair import Pair, split
 from ddspo.metrics.base import Metric, Score
+from ddspo.pairs.background import Behind, ahead
+from ddspo.pairs.preview import preview
+from ddspo.pairs.shards import DEGRADED, Origin
+from ddspo.pairs.store import PairStore
+from ddspo.pairs.writer import PairWriter, begin, finish
 from ddspo.progress import Progress
-from ddspo.run_folder import Row, RunFolder, read_rows, replace_atomically, write_rows
-from ddspo.training.batches import PairData
+from ddspo.rows import each_row
+from ddspo.run_folder import Row, RunFolder
 
-PREVIEWS = 12
-_SCHEMA = {"id": pa.string(), "prompt": pa.string(), "degraded": pa.string(), "seed": pa.int64()}
-_LABELLED = {
-    **{"id": pa.string(), "prompt": pa.string(), "win_seed": pa.int64(), "lose_seed": pa.int64()},
-    **{"win_score": pa.float64(), "lose_score": pa.float64(), "win_note": pa.string(), "lose_note": pa.string()},
+SHARES = 16
+"""A small run has as many shards at least, so that as many processes can share it."""
+
+LABELLED: dict[str, pa.DataType] = {
+    **{"win_seed": pa.int64(), "lose_seed": pa.int64(), "win_score": pa.float64(), "lose_score": pa.float64()},
+    **{"win_note": pa.string(), "lose_note": pa.string()},
 }
 
 
@@ -56,121 +62,186 @@ class Sampling:
     pairs: Annotated[
         int, Gt(0), Doc("how many, with labels at most; prompts are used in turn, each time with a new seed")
     ] = 512
-    steps: Annotated[int, Gt(0), Doc("sampler steps")] = 25
-    guidance: Annotated[float, Ge(1), Doc("classifier-free guidance scale; 1 is none")] = 7.5
-    batch: Annotated[int, Gt(0), Doc("pairs generated at once, and prompts of a shard")] = 32
+    scheduler: Annotated[str | None, Doc("a scheduler of diffusers, as DDIMScheduler; null: the model's own")] = None
+    scheduler_options: Annotated[
+        dict[str, Any], Doc("entries of its configuration that are to differ from the model's")
+    ] = field(default_factory=dict)
+    steps: Annotated[Annotated[int, Gt(0)] | None, Doc("sampler steps; null: as usual for the model")] = None
+    guidance: Annotated[
+        Annotated[float, Ge(1)] | None, Doc("classifier-free guidance scale, 1 for none; null: as usual for the model")
+    ] = None
+    batch: Annotated[int, Gt(0), Doc("pairs generated at once")] = 32
+    shard: Annotated[int, Gt(0), Doc("pairs of a file, in whole batches; fewer in a run of few")] = 1024
     labels: Annotated[Labels | None, Doc("a judge instead of degraded prompts; null: degraded prompts")] = None
+
+    def how(self, backbone: Backbone) -> tuple[int, float]:
+        """Steps and guidance for a model."""
+        steps, guidance = backbone.usual
+        return self.steps or steps, self.guidance or guidance
+
+    @property
+    def rows(self) -> int:
+        """Pairs of a shard: whole batches, at most `shard`, and few enough for `SHARES` shards."""
+        return self.batch * max(1, min(self.shard, self.pairs // SHARES) // self.batch)
+
+    @property
+    def shards(self) -> int:
+        """How many there are."""
+        return math.ceil(self.pairs / self.rows)
 
 
 def sample(
-    run: RunFolder, backbone: Backbone, settings: Sampling, seed: int, accelerator: Accelerator, progress: Progress
+    run: RunFolder,
+    backbone: Backbone,
+    model: Model,
+    settings: Sampling,
+    seed: int,
+    accelerator: Accelerator,
+    progress: Progress,
 ) -> None:
-    """Generate every missing shard; the processes take turns.
+    """Generate whatever is missing; the processes take turns, a shard each.
 
     Raises:
-        InputError: The judge cannot read a prompt's row, or finds no two samples of any prompt that differ.
+        InputError: The scheduler is not for this model, the judge cannot read a prompt's row, no two samples of any
+            prompt differ, or there are pairs of other settings already.
     """
-    rows = list(_plan(read_rows(run.prompts), settings, seed))
-    shards = [rows[first : first + settings.batch] for first in range(0, len(rows), settings.batch)]
-    mine = list(enumerate(shards))[accelerator.process_index :: accelerator.num_processes]
-    key = _key(run, settings, seed)
-    missing = [(index, shard) for index, shard in mine if not _is_whole(_path(run, index), key)]
-    done = sum(map(len, shards)) - sum(len(shard) for _, shard in missing) * accelerator.num_processes
-    with progress.task("sample", len(rows), done=max(done, 0)) as advance:
-        for index, shard in missing:
-            pairs = _label(backbone, shard, settings) if settings.labels else _generate(backbone, shard, settings)
-            replace_atomically(_path(run, index), lambda path: _write(path, pairs, key))  # noqa: B023
-            advance(len(shard) * accelerator.num_processes, "")
+    with sampling_with(backbone, settings.scheduler, settings.scheduler_options):
+        if settings.scheduler or settings.scheduler_options:
+            check_draws(backbone, *settings.how(backbone))
+        if accelerator.is_main_process:
+            begin(run.pairs, settings.shards)
+        accelerator.wait_for_everyone()
+        writer = PairWriter(run.pairs, _origin(run, backbone, model, settings, seed), accelerator.process_index)
+        _make(run.prompts, backbone, settings, seed, writer, accelerator, progress)
     accelerator.wait_for_everyone()
-    sizes = [pq.read_metadata(_path(run, index)).num_rows for index in range(len(shards))]
-    if settings.labels:
-        progress.say(_yield(sum(sizes), len(rows), settings.labels))
     if accelerator.is_main_process:
-        _preview(run, backbone, sizes)
+        entries = finish(run.pairs, settings.shards)
+        if settings.labels:
+            progress.say(_yield(sum(entry.rows for entry in entries.values()), settings.pairs, settings.labels))
+        preview(PairStore.open(run.pairs), run.images / "pairs", backbone.decode)
     accelerator.wait_for_everyone()
 
 
-def read_pairs(run: RunFolder) -> PairData:
-    """All pairs of a run.
+def _make(
+    prompts: Path,
+    backbone: Backbone,
+    settings: Sampling,
+    seed: int,
+    writer: PairWriter,
+    accelerator: Accelerator,
+    progress: Progress,
+) -> None:
+    """All batches of a process: the next one is planned, and the last one written, while one is generated."""
+    make = _label if settings.labels else _generate
+    plan = Plan(prompts, settings, seed)
+    with progress.task("sample", settings.pairs) as advance, Behind() as behind:
+        for batch in ahead(plan.batches(writer, accelerator.process_index, accelerator.num_processes)):
+            if batch.part is not None:
+                behind(partial(writer.add, batch.shard, batch.part, *make(backbone, batch.rows, settings)))
+            if batch.closes:
+                behind(partial(writer.close, batch.shard, batch.closes))
+            advance(len(batch.rows) * accelerator.num_processes, "")
+    for line in gather_object(writer.damaged):
+        progress.say(f"sample: made again: {line}")
 
-    Raises:
-        InputError: There are none, or a shard is damaged or holds numbers that are not finite.
-    """
-    paths = sorted(run.pairs.glob("[0-9]*.parquet"))
-    if not paths:
-        raise InputError(f"{run.pairs}: no pairs: run `ddspo sample` first")
-    tables = [_read(path) for path in paths]
-    shape = json.loads(tables[0].schema.metadata[b"ddspo"])["shape"]
-    columns = {name: [value for table in tables for value in table[name].to_pylist()] for name in ("id", "prompt")}
-    degraded = None
-    if "degraded" in tables[0].column_names:
-        degraded = [value for table in tables for value in table["degraded"].to_pylist()]
-    latents = Pair(*(torch.cat([_latents(table, name, shape) for table in tables]) for name in ("win", "lose")))
-    for name, part in latents._asdict().items():
-        if not torch.isfinite(part).all():
-            row = int(torch.nonzero(~torch.isfinite(part.flatten(1)).all(1))[0])
-            raise InputError(f"{run.pairs}: {name} of {columns['id'][row]} is not finite: delete its shard, run again")
-    return PairData(columns["id"], columns["prompt"], degraded, latents)
+
+class Batch(NamedTuple):
+    """Rows of a shard to make, or rows that are there already, and of how many parts the shard is if they end it."""
+
+    shard: int
+    part: int | None
+    rows: Sequence[Row]
+    closes: int | None
 
 
-def _plan(prompts: Sequence[Row], settings: Sampling, seed: int) -> Iterator[Row]:
-    """Which pairs there are to be: prompts in turn, and what is drawn for each."""
-    for index in range(settings.pairs):
-        turn, place = divmod(index, len(prompts))
-        prompt = prompts[place]
-        name = f"{prompt['id']}~{turn}"
-        start = {"id": name, "prompt": prompt["prompt"]}
-        if settings.labels:
-            fault = settings.labels.judge.check(prompt)
+@dataclass(frozen=True)
+class Plan:
+    """Which pairs there are to be: prompts in turn, and what is drawn for each; one shard's rows are held at once."""
+
+    prompts: Path
+    settings: Sampling
+    seed: int
+
+    def batches(self, writer: PairWriter, process: int, processes: int) -> Iterator[Batch]:
+        """What a process has to do: every so many shards are its own."""
+        settings, rows = self.settings, self._rows()
+        for shard in range(settings.shards):
+            mine = list(islice(rows, min(settings.rows, settings.pairs - shard * settings.rows)))
+            if shard % processes != process:
+                continue
+            parts = [mine[first : first + settings.batch] for first in range(0, len(mine), settings.batch)]
+            missing = writer.missing(shard, len(parts))
+            left = missing or []
+            kept = [row for part, rows in enumerate(parts) for row in rows if part not in left]
+            yield Batch(shard, None, kept, len(parts) if missing == [] else None)
+            for part in left:
+                yield Batch(shard, part, parts[part], len(parts) if part == left[-1] else None)
+
+    def _rows(self) -> Iterator[Row]:
+        for turn in count():
+            prompt = None
+            for prompt in each_row(self.prompts):
+                yield self._row(prompt, f"{prompt['id']}~{turn}")
+            if prompt is None:
+                raise InputError(f"{self.prompts}: holds no prompt: run `ddspo degrade` first")
+
+    def _row(self, prompt: Row, name: str) -> Row:
+        start, labels = {"id": name, "prompt": prompt["prompt"]}, self.settings.labels
+        if labels:
+            fault = labels.judge.check(prompt)
             if fault:
                 raise InputError(f"prompts: {prompt['id']}: {fault}: give a row that sample.labels.judge can read")
-            places = range(settings.labels.candidates)
-            seeds = [draws.stable_seed(seed, name, "candidate", candidate) for candidate in places]
-            yield start | {"item": prompt, "seeds": seeds}
-        else:
-            variants = prompt["degraded"]
-            chosen = variants[draws.stable_seed(seed, name, "variant") % len(variants)]
-            yield start | {"degraded": chosen["text"], "seed": draws.stable_seed(seed, name, "latent")}
+            seeds = [draws.stable_seed(self.seed, name, "candidate", each) for each in range(labels.candidates)]
+            return start | {"item": prompt, "seeds": seeds}
+        variants = prompt["degraded"]
+        chosen = variants[draws.stable_seed(self.seed, name, "variant") % len(variants)]
+        drawn = {"degraded": chosen["text"], "kind": chosen["kind"]}
+        return start | drawn | {"seed": draws.stable_seed(self.seed, name, "latent")}
 
 
-class _Pairs(NamedTuple):
-    """Columns and latents of a shard."""
+def _origin(run: RunFolder, backbone: Backbone, model: Model, settings: Sampling, seed: int) -> Origin:
+    """How the pairs are made. The representation names the judge's class, which its options alone would not."""
+    steps, guidance = settings.how(backbone)
+    with run.prompts.open("rb") as file:
+        prompts = hashlib.file_digest(file, "sha256").hexdigest()
+    made: Row = {"model": model.path, "revision": model.revision, "dtype": model.dtype, "resolution": model.resolution}
+    made |= {"scheduler": type(backbone.pipeline.scheduler).__name__, "steps": steps, "guidance": guidance}
+    made |= {"seed": seed, "prompts": prompts[:16], "recipe": hashlib.sha256(repr(settings).encode()).hexdigest()[:16]}
+    return Origin(made, backbone.latent_shape, LABELLED if settings.labels else DEGRADED)
 
-    rows: Sequence[Row]
-    latents: Pair[Tensor]
-    schema: Mapping[str, pa.DataType]
+
+Made = tuple[Sequence[Row], Pair[Tensor]]
+"""Rows and their latents."""
 
 
-def _generate(backbone: Backbone, shard: Sequence[Row], settings: Sampling) -> _Pairs:
+def _generate(backbone: Backbone, rows: Sequence[Row], settings: Sampling) -> Made:
     """Both samples of each pair in one batch, from the same initial noise."""
-    prompts = [row["prompt"] for row in shard] + [row["degraded"] for row in shard]
-    seeds = [row["seed"] for row in shard] * 2
-    latents = backbone.generate(prompts, seeds, settings.steps, settings.guidance).cpu().half()
-    return _Pairs(shard, split(latents), _SCHEMA)
+    prompts = [row["prompt"] for row in rows] + [row["degraded"] for row in rows]
+    return rows, split(backbone.generate(prompts, [row["seed"] for row in rows] * 2, *settings.how(backbone)))
 
 
-def _label(backbone: Backbone, shard: Sequence[Row], settings: Sampling) -> _Pairs:
+def _label(backbone: Backbone, rows: Sequence[Row], settings: Sampling) -> Made:
     """Generate and judge all candidates, as many at once as without labels, and keep two of each prompt or none."""
     assert settings.labels
-    tasks = [(row["item"], seed) for row in shard for seed in row["seeds"]]
+    tasks = [(row["item"], seed) for row in rows for seed in row["seeds"]]
     latents, scores = [], []
     for first in range(0, len(tasks), 2 * settings.batch):
         items, seeds = zip(*tasks[first : first + 2 * settings.batch], strict=True)
         prompts = [item["prompt"] for item in items]
-        part = backbone.generate(prompts, seeds, settings.steps, settings.guidance).cpu().half()
+        part = backbone.generate(prompts, seeds, *settings.how(backbone)).cpu().half()
         scores += settings.labels.judge(backbone.decode(part.float()), items)
         latents.append(part)
-    rows, chosen = [], []
-    for number, row in enumerate(shard):
-        first, count = number * len(row["seeds"]), len(row["seeds"])
-        mine = scores[first : first + count]
+    found, chosen = [], []
+    for number, row in enumerate(rows):
+        first, candidates = number * len(row["seeds"]), len(row["seeds"])
+        mine = scores[first : first + candidates]
         places = best_and_worst([score.value for score in mine], row["seeds"])
         if places:
-            rows.append({"id": row["id"], "prompt": row["prompt"]} | _verdict(places, mine, row["seeds"]))
+            found.append({"id": row["id"], "prompt": row["prompt"]} | _verdict(places, mine, row["seeds"]))
             chosen.append(places.map(lambda place: first + place))  # noqa: B023
     every = torch.cat(latents)
     index = Pair([pair.win for pair in chosen], [pair.lose for pair in chosen])
-    return _Pairs(rows, index.map(lambda places: every[places]), _LABELLED)
+    return found, index.map(lambda places: every[places])
 
 
 def best_and_worst(values: Sequence[float], seeds: Sequence[int]) -> Pair[int] | None:
@@ -204,68 +275,3 @@ def _yield(pairs: int, prompts: int, labels: Labels) -> str:
         )
     alike = f"all {labels.candidates} samples of the other {prompts - pairs} score alike"
     return f"sample: {pairs} of {prompts} prompts gave a pair; {alike}"
-
-
-def _write(path: Path, pairs: _Pairs, key: str) -> None:
-    columns = {name: pa.array([row[name] for row in pairs.rows], kind) for name, kind in pairs.schema.items()}
-    for name, part in pairs.latents._asdict().items():
-        columns[name] = pa.array([one.numpy().tobytes() for one in part], pa.binary())
-    shape = list(pairs.latents.win.shape[1:])
-    table = pa.table(columns).replace_schema_metadata({"ddspo": json.dumps({"key": key, "shape": shape})})
-    pq.write_table(table, path)
-
-
-def _read(path: Path) -> pa.Table:
-    try:
-        return pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path}: damaged ({error}): delete it and run again") from None
-
-
-def _latents(table: pa.Table, name: str, shape: list[int]) -> Tensor:
-    flat = np.frombuffer(b"".join(table[name].to_pylist()), dtype=np.float16)
-    return torch.from_numpy(flat.copy()).view(-1, *shape)
-
-
-def _is_whole(path: Path, key: str) -> bool:
-    """Whether a shard exists and belongs to this run; one of another run is an error, not something to overwrite."""
-    if not path.exists():
-        return False
-    found = json.loads(_read(path).schema.metadata[b"ddspo"])["key"]
-    if found != key:
-        raise InputError(
-            f"{path}: made with other settings or prompts: choose another name=..., or use `ddspo sample --fresh`"
-        )
-    return True
-
-
-def _key(run: RunFolder, settings: Sampling, seed: int) -> str:
-    plain = {name: value for name, value in asdict(settings).items() if name != "labels"}
-    # The representation names the judge's class, which its options alone would not.
-    made = json.dumps([plain, seed]) + (repr(settings.labels) if settings.labels else "")
-    return hashlib.sha256(made.encode() + run.prompts.read_bytes()).hexdigest()[:16]
-
-
-def _path(run: RunFolder, index: int) -> Path:
-    return run.pairs / f"{index:06d}.parquet"
-
-
-def _preview(run: RunFolder, backbone: Backbone, sizes: Sequence[int]) -> None:
-    """Pictures of a few pairs from all over the run, to look at; `sizes` are the shards' lengths."""
-    ends = np.cumsum(sizes)
-    chosen = np.linspace(0, ends[-1] - 1, min(PREVIEWS, int(ends[-1])), dtype=int)
-    shards = np.searchsorted(ends, chosen, side="right")
-    places = zip(shards.tolist(), (chosen - ends[shards]).tolist(), strict=True)
-    # Counted from the shard's end, where place 0 of the next one would be.
-    table = pa.concat_tables([_read(_path(run, shard)).slice(sizes[shard] + row, 1) for shard, row in places])
-    shape = json.loads(table.schema.metadata[b"ddspo"])["shape"]
-    folder = run.images / "pairs"
-    folder.mkdir(parents=True, exist_ok=True)
-    both = Pair(_latents(table, "win", shape), _latents(table, "lose", shape))
-    images = backbone.decode(cat(both).float())
-    half = len(images) // 2
-    for index in range(half):
-        Image.fromarray(images[index]).save(folder / f"{index}-win.png")
-        Image.fromarray(images[half + index]).save(folder / f"{index}-lose.png")
-    rows = table.drop_columns(["win", "lose"]).to_pylist()
-    write_rows(folder / "pairs.jsonl", [{"n": index} | row for index, row in enumerate(rows)])

@@ -12,12 +12,13 @@ from ddspo.adaptations.base import Adaptation
 from ddspo.backbones.base import Backbone
 from ddspo.errors import InputError
 from ddspo.objectives.base import Objective
+from ddspo.pairs.data import Pairs
 from ddspo.policy_pairs.base import PolicyPair
 from ddspo.progress import Progress
 from ddspo.references.base import Reference
 from ddspo.references.frozen import FrozenReference
 from ddspo.run_folder import RunFolder, replace_atomically
-from ddspo.training.batches import Batches, PairData, conditions_of
+from ddspo.training.batches import Batches, conditions_of
 from ddspo.training.drawing import PLAIN, Drawing, check_drawing
 from ddspo.training.fit import Fit, Optimisation
 from ddspo.training.policies import Policies, Pretrained
@@ -60,7 +61,7 @@ class Method:
 def train(
     run: RunFolder,
     backbone: Backbone,
-    data: PairData,
+    data: Pairs,
     method: Method,
     settings: Optimisation,
     seed: int,
@@ -68,10 +69,11 @@ def train(
     progress: Progress,
 ) -> None:
     """Train and write `aligned/`; a run that was interrupted goes on from its newest checkpoint."""
-    method.check(settings, degraded=data.degraded is not None)
-    check_drawing(method.drawing, method.policy_pair, data.prompts)
+    method.check(settings, degraded=data.has_degraded)
+    check_drawing(method.drawing, method.policy_pair, data.each_prompt())
+    data.verify(backbone.latent_shape, accelerator.process_index, accelerator.num_processes)
     backbone.to(accelerator.device)
-    conditions = conditions_of(backbone, data.texts, settings.encode)
+    conditions = conditions_of(backbone, data.texts(), settings.encode)
     pretrained = Pretrained(method.pretrained, run.policies) if method.pretrained else None
     validator = method.validator(backbone) if method.validator else None
     policies = Policies.of(

@@ -1,50 +1,44 @@
 """Pairs of latents with their cached conditions, and what is drawn for them at each update."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from itertools import accumulate
+from typing import Literal, NamedTuple
 
-import numpy as np
+import psutil
 import torch
 from torch import Tensor
 
 from ddspo import draws
 from ddspo.backbones.base import Backbone
+from ddspo.errors import InputError
 from ddspo.maths.pair import Pair
 from ddspo.maths.paths import NoisePath
+from ddspo.pairs.data import PairData, Pairs
+from ddspo.pairs.order import Order
 from ddspo.policy_pairs.base import Condition, View
 from ddspo.training.drawing import PLAIN, Drawing
 
 ENCODED_AT_ONCE = 64
 
+FREE = 0.8
+"""Share of the free memory that the conditions of all processes may take."""
+
 Encode = Literal["before", "during"]
 """When texts are encoded: before training, all kept in main memory, or during it."""
 
 
-@dataclass(frozen=True)
-class PairData:
-    """All pairs: ids, prompts, degraded prompts if there are any, and latents in model space, [N, C, H, W] each."""
-
-    ids: Sequence[str]
-    prompts: Sequence[str]
-    degraded: Sequence[str] | None
-    latents: Pair[Tensor]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @property
-    def texts(self) -> list[str]:
-        """Every text whose condition a step may need."""
-        return [*self.prompts, *(self.degraded or ())]
-
-
 class Conditions:
-    """Every text's condition, encoded once: within a step no text encoder runs."""
+    """Every text's condition, encoded once: within a step no text encoder runs.
+
+    Raises:
+        InputError: They do not fit into the memory that is free.
+    """
 
     def __init__(self, backbone: Backbone, texts: Iterable[str]) -> None:
-        unique = sorted(set(texts))
+        unique = sorted(_fitting(texts, sum(rows.nbytes for rows in backbone.encode([""]).values())))
         self._rows = {text: row for row, text in enumerate(unique)}
         parts = [backbone.encode(unique[i : i + ENCODED_AT_ONCE]) for i in range(0, len(unique), ENCODED_AT_ONCE)]
         self._table = {name: torch.cat([part[name].cpu() for part in parts]) for name in parts[0]}
@@ -73,6 +67,28 @@ def conditions_of(backbone: Backbone, texts: Iterable[str], encode: Encode) -> C
     return Conditions(backbone, texts) if encode == "before" else ConditionsOnDemand(backbone)
 
 
+def _fitting(texts: Iterable[str], each: int) -> set[str]:
+    """Different texts, as long as conditions of `each` bytes leave some memory free."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    most = int(psutil.virtual_memory().available * FREE / processes / each)
+    unique: set[str] = set()
+    for text in texts:
+        unique.add(text)
+        if len(unique) > most:
+            raise InputError(
+                f"train.encode: before: more than {most} texts, each with a condition of {each / 2**10:.0f} KiB, do "
+                "not fit into the memory that is free: use train.encode=during"
+            )
+    return unique
+
+
+class Prompts(NamedTuple):
+    """Different prompts: a row that has each, and the place of each among them."""
+
+    rows: Sequence[int]
+    places: Mapping[str, int]
+
+
 @dataclass(frozen=True)
 class Batches:
     """The batch of every update, a function of seed, update and item only.
@@ -86,45 +102,71 @@ class Batches:
         drawing: How times, noise, latents and prompts of a pair are drawn.
     """
 
-    data: PairData
+    data: Pairs
     conditions: Conditions | ConditionsOnDemand
     size: int
     seed: int
     path: NoisePath
     drawing: Drawing = PLAIN
+    _known: dict[tuple[int, ...], Prompts] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def rows(self, step: int) -> list[tuple[int, int]]:
         """The (row, visit) of each pair of an update: every pair once, in a new order, before any comes again."""
-        first = step * self.size
-        return [self._row(position) for position in range(first, first + self.size)]
+        return self._order.rows(step * self.size, self.size)
 
     def view(self, rows: Sequence[tuple[int, int]], device: torch.device) -> View:
         """Noise some pairs: whatever is drawn belongs to (seed, item, visit); the time is shared within a pair."""
-        names = [f"{self.data.ids[row]}@{visit}" for row, visit in rows]
-        index = [row for row, _ in rows]
-        x0 = self._latents(index, device)
+        some = self.data.take([row for row, _ in rows])
+        names = [f"{name}@{visit}" for name, (_, visit) in zip(some.ids, rows, strict=True)]
+        x0 = self._latents(some, device)
         noise = self._noise(names, x0)
         t = self.path.times(self.drawing.timesteps(self._uniform(names, "time"))).to(device)
-        text = self._texts(names, index, t)
+        if self.drawing.changes_prompts:
+            some = self.data.take(self.rows_of_prompts(rows, t))
         return View(
             x0=x0,
             noise=noise,
             t=t,
             x_t=self._noised(x0, noise, t),
-            condition=self.conditions.of([self.data.prompts[row] for row in text], device),
-            degraded=self._degraded(text, device),
+            condition=self.conditions.of(some.prompts, device),
+            degraded=self.conditions.of(some.degraded, device) if some.degraded is not None else {},
             path=self.path,
         )
 
-    def _degraded(self, index: Sequence[int], device: torch.device) -> Condition:
-        texts = self.data.degraded
-        return self.conditions.of([texts[row] for row in index], device) if texts is not None else {}
+    def rows_of_prompts(self, rows: Sequence[tuple[int, int]], t: Tensor) -> list[int]:
+        """The row whose prompts each pair gets: its own, or with probability p(t) one of another prompt."""
+        some = self.data.take([row for row, _ in rows])
+        names = [f"{name}@{visit}" for name, (_, visit) in zip(some.ids, rows, strict=True)]
+        share = self.drawing.other_prompts(self.path.progress(t)).tolist()
+        draw = self._uniform(names, "other prompt").tolist()
+        return [
+            self._another(prompt, self._order.beside(*row), name) if u < p else row[0]
+            for row, prompt, name, u, p in zip(rows, some.prompts, names, draw, share, strict=True)
+        ]
 
-    def _latents(self, index: Sequence[int], device: torch.device) -> Pair[Tensor]:
-        if self.drawing.latents == "both":
-            return self.data.latents.map(lambda latents: latents[index].float().to(device))
-        win = self.data.latents.win[index].float().to(device)
-        return Pair(win, win)
+    def _another(self, prompt: str, shards: tuple[int, ...], name: str) -> int:
+        """A row of another prompt, each one in memory as likely as any other."""
+        known = self._prompts(shards)
+        if len(known.rows) < 2:
+            raise InputError("draw.other_prompts: the pairs in memory have one prompt: raise train.window")
+        ahead = 1 + draws.stable_seed(self.seed, name, "which prompt") % (len(known.rows) - 1)
+        return known.rows[(known.places[prompt] + ahead) % len(known.rows)]
+
+    def _prompts(self, shards: tuple[int, ...]) -> Prompts:
+        """Of the shards that are in memory; of those before nothing is kept."""
+        if shards not in self._known:
+            starts = [0, *accumulate(self.data.sizes)]
+            first: dict[str, int] = {}
+            for shard in shards:
+                for row, prompt in enumerate(self.data.prompts_of(shard), start=starts[shard]):
+                    first.setdefault(prompt, row)
+            self._known.clear()
+            self._known[shards] = Prompts(list(first.values()), {text: place for place, text in enumerate(first)})
+        return self._known[shards]
+
+    def _latents(self, some: PairData, device: torch.device) -> Pair[Tensor]:
+        win = some.latents.win.float().to(device)
+        return Pair(win, some.latents.lose.float().to(device) if self.drawing.latents == "both" else win)
 
     def _noise(self, names: Sequence[str], x0: Pair[Tensor]) -> Pair[Tensor]:
         win = self._normal(names, "noise", x0.win)
@@ -134,36 +176,6 @@ class Batches:
         win = self.path.noise(x0.win, noise.win, t)
         return Pair(win, self.path.noise(x0.lose, noise.lose, t) if x0.lose is not x0.win else win)
 
-    def _texts(self, names: Sequence[str], index: Sequence[int], t: Tensor) -> list[int]:
-        """The row whose prompts each pair gets: its own, or with probability p(t) one of another prompt."""
-        if not self.drawing.changes_prompts:
-            return list(index)
-        share = self.drawing.other_prompts(self.path.progress(t)).tolist()
-        draw = self._uniform(names, "other prompt").tolist()
-        return [
-            self._another(row, name) if u < p else row
-            for row, name, u, p in zip(index, names, draw, share, strict=True)
-        ]
-
-    def _another(self, row: int, name: str) -> int:
-        """A row of a prompt other than that of `row`, each such prompt as likely as any other."""
-        rows = self._first
-        ahead = 1 + draws.stable_seed(self.seed, name, "which prompt") % (len(rows) - 1)
-        return rows[(self._place[self.data.prompts[row]] + ahead) % len(rows)]
-
-    @cached_property
-    def _first(self) -> list[int]:
-        """The first row of each prompt."""
-        first: dict[str, int] = {}
-        for row, prompt in enumerate(self.data.prompts):
-            first.setdefault(prompt, row)
-        return list(first.values())
-
-    @cached_property
-    def _place(self) -> dict[str, int]:
-        """Each prompt's place among all."""
-        return {self.data.prompts[row]: place for place, row in enumerate(self._first)}
-
     def _uniform(self, names: Sequence[str], purpose: str) -> Tensor:
         return draws.uniform([draws.stable_seed(self.seed, name, purpose) for name in names])
 
@@ -171,12 +183,9 @@ class Batches:
         seeds = [draws.stable_seed(self.seed, name, purpose) for name in names]
         return draws.normal(seeds, like.shape[1:]).to(like.device)
 
-    def _row(self, position: int) -> tuple[int, int]:
-        visit, place = divmod(position, len(self.data))
-        return int(self._order(visit)[place]), visit
-
-    def _order(self, visit: int) -> np.ndarray:
-        return draws.permutation(len(self.data), draws.stable_seed(self.seed, visit, "order"))
+    @cached_property
+    def _order(self) -> Order:
+        return Order(tuple(self.data.sizes), self.data.window, self.seed)
 
 
 def mean_over(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """How the pairs of a step are drawn and weighed: options, and which of them fit together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -56,7 +56,7 @@ PLAIN = Drawing()
 """Uniform times, shared noise, both latents, own prompts, equal weights, the network's own errors."""
 
 
-def check_drawing(drawing: Drawing, policy_pair: PolicyPair, prompts: Sequence[str]) -> None:
+def check_drawing(drawing: Drawing, policy_pair: PolicyPair, prompts: Iterable[str]) -> None:
     """Refuse options that contradict one another.
 
     Raises:
@@ -66,7 +66,7 @@ def check_drawing(drawing: Drawing, policy_pair: PolicyPair, prompts: Sequence[s
     most = float(drawing.other_prompts(torch.linspace(0, 1, 101)).max())
     if most > 1:
         raise InputError(f"draw.other_prompts: a probability of {most:g}: give a schedule within 0 and 1")
-    if drawing.changes_prompts and len(set(prompts)) < 2:
+    if drawing.changes_prompts and not _differ(prompts):
         raise InputError("draw.other_prompts: there is one prompt only: give more prompts, or leave the key out")
     if drawing.latents == "winner" and drawing.noise == "independent":
         raise InputError("draw.noise: independent noise needs two latents: use latents: both, or noise: shared")
@@ -78,6 +78,13 @@ def check_drawing(drawing: Drawing, policy_pair: PolicyPair, prompts: Sequence[s
             )
         if drawing.latents == "winner":
             raise InputError(f"draw.latents: with {name} a single latent has a single target, and u = 0: use both")
+
+
+def _differ(prompts: Iterable[str]) -> bool:
+    """Whether there are two; no more are looked at than it takes."""
+    every = iter(prompts)
+    first = next(every, None)
+    return any(prompt != first for prompt in every)
 
 
 def in_space(

@@ -41,6 +41,9 @@ class Optimisation:
     encode: Annotated[
         Encode, Doc("texts: before training, kept in main memory, or during it, with the text encoders at every step")
     ] = "before"
+    window: Annotated[
+        float, Gt(0), Doc("GiB of pairs that a process holds; where there are more, so many are shuffled at a time")
+    ] = 2.0
     lr: Annotated[float, Gt(0), Doc("AdamW's learning rate at its peak, absolute: nothing scales it")] = 1e-4
     schedule: Annotated[
         Literal["constant_with_warmup", "cosine", "linear"], Doc("how the rate goes on after the warm-up")

@@ -1,0 +1,153 @@
+"""pairs/ -> what is in it: how many, of what kinds, how they were made, how far apart both sides are, and pictures."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import ArrayLike
+from PIL import Image
+
+from ddspo.errors import InputError
+from ddspo.maths.pair import Pair
+from ddspo.pairs.preview import Decode, preview
+from ddspo.pairs.shards import MADE, Origin, latents_of, read_shard
+from ddspo.pairs.store import PairStore, listed
+from ddspo.pairs.writer import read_index
+from ddspo.run_folder import RunFolder, replace_atomically
+
+COLUMNS, THUMBNAIL = 6, 256
+
+
+@dataclass
+class Spread:
+    """Mean and range of what was added."""
+
+    count: int = 0
+    total: float = 0.0
+    least: float = float("inf")
+    most: float = float("-inf")
+
+    def add(self, values: ArrayLike) -> None:
+        """Take some more into account."""
+        numbers = np.asarray(values, np.float64)
+        if numbers.size:
+            self.count += numbers.size
+            self.total += float(numbers.sum())
+            self.least, self.most = min(self.least, float(numbers.min())), max(self.most, float(numbers.max()))
+
+    def __str__(self) -> str:
+        return f"{self.total / self.count:.3g} ({self.least:.3g} to {self.most:.3g})" if self.count else "none"
+
+
+@dataclass
+class Findings:
+    """What a folder of shards holds.
+
+    Attributes:
+        folder: The shards.
+        whole: Names of those that can be read.
+        damaged: What is wrong with the others, a line each.
+        origin: How the first whole one was made.
+        made: Pairs by how their rows were made.
+        kept: By kind of degraded prompt, the share of the prompt's words that it keeps.
+        latents: Root mean squares of both sides and of their difference.
+    """
+
+    folder: Path
+    whole: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+    origin: Origin | None = None
+    made: Counter[str] = field(default_factory=Counter)
+    kept: dict[str, Spread] = field(default_factory=lambda: defaultdict(Spread))
+    latents: dict[str, Spread] = field(default_factory=lambda: defaultdict(Spread))
+
+    def add(self, table: pa.Table, origin: Origin) -> None:
+        """Take a shard into account."""
+        for row in table.group_by(list(MADE)).aggregate([([], "count_all")]).to_pylist():
+            count = row.pop("count_all")
+            self.made[", ".join(f"{name} {value}" for name, value in row.items() if value is not None)] += count
+        if "degraded" in origin.columns:
+            kept: dict[str, list[float]] = defaultdict(list)
+            for row in table.select(["prompt", "degraded", "kind"]).to_pylist():
+                kept[row["kind"] or "unknown"].append(overlap(row["prompt"], row["degraded"]))
+            for kind, shares in kept.items():
+                self.kept[kind].add(shares)
+        sides = Pair(*(latents_of(table, side, origin.shape).astype(np.float32) for side in Pair._fields))
+        for name, part in {**sides._asdict(), "difference": sides.win - sides.lose}.items():
+            self.latents[name].add(np.sqrt(np.square(part).reshape(len(part), -1).mean(1)))
+
+    def lines(self) -> Iterator[str]:
+        """All of it, to print."""
+        yield f"{self.made.total()} pairs in {len(self.whole)} shards of {self.folder}"
+        if self.origin:
+            yield f"latents {list(self.origin.shape)}, root mean square, mean and range over pairs:"
+            yield from (f"  {name}: {spread}" for name, spread in self.latents.items())
+        yield "made with:" if self.made else "none can be read"
+        yield from (f"  {count} x {how}" for how, count in self.made.most_common())
+        for kind, spread in sorted(self.kept.items()):
+            yield f"degraded by {kind}: {spread.count}; share of the prompt's words that is left: {spread}"
+        yield from (f"damaged: {line}" for line in self.damaged)
+
+    def store(self) -> PairStore:
+        """The whole shards."""
+        assert self.origin
+        entries = read_index(self.folder)
+        return PairStore([listed(self.folder / name, entries[name]) for name in self.whole], self.origin)
+
+
+def inspect(path: Path) -> Findings:
+    """Read all shards of a run, or of a folder of shards, one at a time.
+
+    Raises:
+        InputError: There are none.
+    """
+    own = RunFolder(path).pairs
+    found = Findings(own if own.is_dir() else path)
+    entries = read_index(found.folder)
+    if not entries:
+        raise InputError(f"{path}: no pairs: give a run folder, or a folder of shards with index.json")
+    for name, entry in sorted(entries.items()):
+        file = found.folder / name
+        try:
+            table = read_shard(file, entry, found.origin)
+        except InputError as error:
+            found.damaged.append(str(error))
+            continue
+        found.origin = found.origin or Origin.of(table.schema, file)
+        found.whole.append(name)
+        found.add(table, found.origin)
+    strange = sorted({file.name for file in found.folder.glob("*.parquet")} - set(entries))
+    found.damaged += [f"{found.folder / name}: not in index.json" for name in strange]
+    return found
+
+
+def overlap(prompt: str, degraded: str) -> float:
+    """Share of a prompt's words that are in a degraded one, each as often as it is there."""
+    words = Counter(prompt.split())
+    return (words & Counter(degraded.split())).total() / max(words.total(), 1)
+
+
+def contact_sheet(found: Findings, decode: Decode) -> Path:
+    """Pictures of some pairs on one sheet, winners above their losers, beside the pictures themselves."""
+    run = found.folder.parent if found.folder.name == "pairs" else found.folder
+    folder = RunFolder(run).images / "pairs"
+    images = preview(found.store(), folder, decode)
+    rows = [images[first : first + COLUMNS] for first in range(0, len(images), COLUMNS)]
+    sheet = folder / "sheet.png"
+    grid = np.concatenate([_row([pair[side] for pair in row]) for row in rows for side in range(2)])
+    replace_atomically(sheet, lambda partial: Image.fromarray(grid).save(partial, format="PNG"))
+    return sheet
+
+
+def _row(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Small pictures side by side, blank where there are fewer than the sheet has columns."""
+    small = []
+    for image in images:
+        picture = Image.fromarray(image)
+        picture.thumbnail((THUMBNAIL, THUMBNAIL))
+        small.append(np.asarray(picture))
+    blank = np.full_like(small[0], 255)
+    return np.concatenate([*small, *[blank] * (COLUMNS - len(small))], axis=1)
