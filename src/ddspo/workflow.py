@@ -142,11 +142,7 @@ class Workflow:
         pretrain(self.folder, self._backbone(), data, given.pretrain, given.seed, self.accelerator, self.progress)
 
     def _pairs(self, settings: Optimisation) -> PairStore:
-        pairs = PairStore.open(self.folder.pairs, settings.window)
-        made, wanted = pairs.origin.made.get("model"), self.recipe.model.path
-        if made != wanted:
-            raise InputError(f"{self.folder.pairs}: pairs of model {made}, not of {wanted}: make pairs with this one")
-        return pairs
+        return PairStore.open(self.folder.pairs, settings.window, self.recipe.model.path)
 
     @property
     def _method(self) -> Method:

@@ -155,6 +155,13 @@ def test_a_foreign_shard_is_refused(tmp_path: Path) -> None:
         PairStore.open(tmp_path / "a")
 
 
+def test_pairs_of_another_model_are_refused(tmp_path: Path) -> None:
+    write(tmp_path)
+    assert len(PairStore.open(tmp_path, model="tiny")) == 9
+    with pytest.raises(InputError, match="pairs of model tiny, not of large: make pairs with this one"):
+        PairStore.open(tmp_path, model="large")
+
+
 def test_any_other_parquet_is_no_shard(tmp_path: Path) -> None:
     write(tmp_path)
     pq.write_table(pq.read_table(tmp_path / "000000.parquet").select(["id"]), tmp_path / "000000.parquet")

@@ -51,11 +51,12 @@ class PairStore(Pairs):
     _held: OrderedDict[int, pa.Table] = field(default_factory=OrderedDict, init=False, repr=False, compare=False)
 
     @classmethod
-    def open(cls, folder: Path, memory: float = WINDOW) -> "PairStore":
+    def open(cls, folder: Path, memory: float = WINDOW, model: str | None = None) -> "PairStore":
         """Find the shards of a folder, all of which must be there and of one origin; contents are not read yet.
 
         Raises:
-            InputError: There are none, one is missing, damaged, foreign or not in the index.
+            InputError: There are none, one is missing, damaged, foreign or not in the index, or they are of another
+                model than is said.
         """
         entries = read_index(folder)
         strange = {path.name for path in folder.glob("*.parquet")} - set(entries)
@@ -66,6 +67,9 @@ class PairStore(Pairs):
             raise InputError(f"{folder}: no pairs: run `ddspo sample` or `ddspo import` first")
         for shard in shards[1:]:
             check_origin(shard.path, shard.origin, shards[0].origin)
+        made = shards[0].origin.made.get("model")
+        if model is not None and made != model:
+            raise InputError(f"{folder}: pairs of model {made}, not of {model}: make pairs with this one")
         return cls(shards, shards[0].origin, memory)
 
     def verify(self, shape: Sequence[int], process: int = 0, processes: int = 1) -> None:
