@@ -161,7 +161,7 @@ def store_pairs(folder: Path, rows: list[dict[str, Any]], latents: Pair[torch.Te
     writer.add(0, 0, rows, latents)
     writer.close(0, 1)
     finish(folder, 1)
-    PairStore.open(folder).verify()
+    PairStore.open(folder).verify(SHAPE)
 
 
 @given(TEXTS, st.lists(NUMBERS, min_size=4, max_size=4), TYPES, SHAPES)

@@ -10,7 +10,6 @@ from typing import Any
 from accelerate import Accelerator
 
 from ddspo import components, recipe
-from ddspo.backbones._sampler import check_scheduler
 from ddspo.backbones.base import Backbone
 from ddspo.degradations.base import Degradation
 from ddspo.errors import InputError
@@ -257,8 +256,7 @@ class Workflow:
         """Everything that can be found wrong before any long work; a source that was read is not opened again."""
         given = self.recipe
         backbone = components.backbone_of(given.model)
-        found = backbone.check(given.model)
-        check_scheduler(found, given.model, given.sample.scheduler, given.sample.scheduler_options)
+        given.sample.check(backbone.check(given.model), given.model)
         self.recipe = replace(given, model=replace(given.model, backbone=components.name_of(backbone)))
         labels = given.sample.labels
         self.prompts = given.prompts.description()

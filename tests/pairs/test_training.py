@@ -82,7 +82,7 @@ def test_pairs_in_memory_are_checked_too(tmp_path: Path) -> None:
         data.verify(SHAPE)
     data = PairStore.open(tmp_path).take([0, 1])
     data.latents.lose[1, 0] = torch.nan
-    with pytest.raises(InputError, match="lose of i1 is not finite"):
+    with pytest.raises(InputError, match="lose of 'i1' is not finite"):
         data.verify(SHAPE)
 
 

@@ -24,8 +24,8 @@ from torch import Tensor
 from typing_extensions import Doc
 
 from ddspo import draws
-from ddspo.backbones._sampler import check_draws, sampling_with
-from ddspo.backbones.base import Backbone, Model
+from ddspo.backbones._sampler import check_draws, check_scheduler, sampling_with
+from ddspo.backbones.base import Backbone, Found, Model
 from ddspo.errors import InputError
 from ddspo.maths.pair import Pair, split
 from ddspo.metrics.base import Metric, Score
@@ -73,6 +73,14 @@ class Sampling:
     batch: Annotated[int, Gt(0), Doc("pairs generated at once")] = 32
     shard: Annotated[int, Gt(0), Doc("pairs of a file, in whole batches; fewer in a run of few")] = 1024
     labels: Annotated[Labels | None, Doc("a judge instead of degraded prompts; null: degraded prompts")] = None
+
+    def check(self, found: Found, model: Model) -> None:
+        """Refuse a scheduler that is not for a model, which is not loaded yet.
+
+        Raises:
+            InputError: It is one.
+        """
+        check_scheduler(found, model, self.scheduler, self.scheduler_options)
 
     def how(self, backbone: Backbone) -> tuple[int, float]:
         """Steps and guidance for a model."""
