@@ -145,7 +145,7 @@ def test_good_answers(server: StandIn, llm: Callable[..., LLM]) -> None:
     assert server.most_in_flight == 4
     assert len({body["seed"] for body in server.asked}) == 12
     for body in server.asked:
-        assert (body["model"], body["temperature"], body["max_tokens"]) == ("stand-in", 0.7, 256)
+        assert (body["model"], body["temperature"], body["max_tokens"]) == ("stand-in", 0.7, 512)
         assert body["response_format"]["json_schema"]["schema"]["required"] == ["variants"]
         assert 0 <= body["seed"] < 2**31
     seeds = {prompt_of(body): body["seed"] for body in server.asked}
@@ -299,7 +299,9 @@ def test_what_is_found_before_any_question(
     assert not server.asked
 
 
-@pytest.mark.parametrize("models", [(404, "", {}), (200, {"models": []}, {}), (200, b"<html>", {})])
+@pytest.mark.parametrize(
+    "models", [(404, "", {}), (200, {"models": []}, {}), (200, {"data": []}, {}), (200, b"<html>", {})]
+)
 def test_a_server_need_not_list_its_models(server: StandIn, llm: Callable[..., LLM], models: Reaction) -> None:
     server.models = models
     assert llm().check(PROMPTS) == []

@@ -104,8 +104,8 @@ class Endpoint(Engine):
         try:
             names = [str(row["id"]) for row in response.json()["data"]]
         except (ValueError, KeyError, TypeError):
-            return  # not every server lists its models
-        if self.model not in names and f"{self.model}:latest" not in names:
+            return  # not every server lists its models, and some list none
+        if names and self.model not in names and f"{self.model}:latest" not in names:
             known = ", ".join(names[:8]) + ", ..." * (len(names) > 8)
             raise InputError(f"degradation.llm.model {self.model}: {self.url} has none of that name: one of {known}")
 

@@ -42,7 +42,7 @@ class LLM(Degradation):
     ] = "compositional"
     variants: Annotated[int, Gt(0), Doc("variants asked for in one answer")] = 3
     temperature: Annotated[float, Gt(0), Doc("of sampling")] = 0.7
-    max_tokens: Annotated[int, Gt(0), Doc("longest answer")] = 256
+    max_tokens: Annotated[int, Gt(0), Doc("longest answer; a longer one is cut and worthless")] = 512
     retries: Annotated[int, Ge(0), Doc("further answers, each with another seed, for a prompt without a variant")] = 3
     at_once: Annotated[int, Gt(0), Doc("prompts in a batch, or requests in flight")] = 16
     revision: Annotated[str | None, Doc("branch, tag or commit of a hub id; not with an endpoint")] = None
