@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 LEAST = 0.01
 """Probability below which a prompt is surely in another language.
 
-Prompts are short, and the likeliest language of `a pig` is Malay. Of 4585 public English prompts this keeps 98.8 %
-(the likeliest language alone 92.0 %), and of 38 prompts in 18 other languages none.
+Prompts are short, and the likeliest language of `a photo of a bed` is Sotho. Of 4585 public English prompts this
+keeps 98.8 % (the likeliest language alone 92.0 %), and of 38 prompts in 18 other languages none.
 """
 
 
