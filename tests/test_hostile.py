@@ -29,6 +29,7 @@ from ddspo.prompts.reading import Reading
 from ddspo.prompts.source import Source
 from ddspo.run_folder import RunFolder, read_rows, write_rows
 from ddspo.stages.degrade import degrade
+from ddspo.stages.pairs import inspect
 from ddspo.stages.report import report
 
 FEW = settings(max_examples=40)
@@ -167,16 +168,17 @@ def store_pairs(folder: Path, rows: list[dict[str, Any]], latents: Pair[torch.Te
 @given(TEXTS, st.lists(NUMBERS, min_size=4, max_size=4), TYPES, SHAPES)
 @FEW
 def test_pairs(rows: list[dict[str, Any]], values: list[float], dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-    """Whatever is handed to the store comes back as it was, or is refused in a line before it can be trained on."""
+    """What the store is given comes back as it was, and is told legibly, or is refused before it can be trained on."""
     assume(rows)
     assume(dtype.is_floating_point or all(map(math.isfinite, values)))
     start = torch.tensor(values[: len(rows)], dtype=torch.float64).to(dtype)
     latents = start.view(-1, *[1] * len(shape)).expand(len(rows), *shape)
-    full = [row | {"degraded": row["prompt"], "kind": "x", "seed": 0} for row in rows]
+    full = [row | {"degraded": row["prompt"], "kind": row["id"], "seed": 0} for row in rows]
     with TemporaryDirectory() as place:
         folder = Path(place) / "pairs"
         if not accepted(lambda: store_pairs(folder, full, Pair(latents, latents))):
             return
+        assert all(line.isprintable() for line in inspect(folder).lines())
         store = PairStore.open(folder)
         found = store.take(range(len(rows)))
         assert [found.ids, found.prompts] == [[row[name] for row in rows] for name in ("id", "prompt")]

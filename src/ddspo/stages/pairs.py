@@ -68,11 +68,12 @@ class Findings:
         """Take a shard into account."""
         for row in table.group_by(list(MADE)).aggregate([([], "count_all")]).to_pylist():
             count = row.pop("count_all")
-            self.made[", ".join(f"{name} {value}" for name, value in row.items() if value is not None)] += count
+            how = ", ".join(f"{name} {value}" for name, value in row.items() if value is not None)
+            self.made[legible(how)] += count
         if "degraded" in origin.columns:
             kept: dict[str, list[float]] = defaultdict(list)
             for row in table.select(["prompt", "degraded", "kind"]).to_pylist():
-                kept[row["kind"] or "unknown"].append(overlap(row["prompt"], row["degraded"]))
+                kept[legible(row["kind"] or "unknown")].append(overlap(row["prompt"], row["degraded"]))
             for kind, shares in kept.items():
                 self.kept[kind].add(shares)
         sides = Pair(*(latents_of(table, side, origin.shape).astype(np.float32) for side in Pair._fields))
@@ -96,6 +97,11 @@ class Findings:
         assert self.origin
         entries = read_index(self.folder)
         return PairStore([listed(self.folder / name, entries[name]) for name in self.whole], self.origin)
+
+
+def legible(text: str) -> str:
+    """Anyone's text with control characters written out, which a terminal would obey."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def inspect(path: Path) -> Findings:
