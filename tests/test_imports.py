@@ -12,14 +12,14 @@ FILES = sorted(ROOT.rglob("*.py"))
 BASE = {"errors", "draws", "rows", "run_folder", "progress"}
 ORDER = [
     {"maths"},
-    {"pairs", "objectives", "policy_pairs", "references", "timesteps", "schedules"},
+    {"pairs", "objectives", "policy_pairs", "references", "timesteps", "schedules", "preferences"},
     {"backbones"},
     {"adaptations", "detectors", "exports", "scenes", "prompts"},
     {"training", "degradations", "metrics"},
     {"stages", "model_card"},
     {"components"},
     {"recipe"},
-    {"result"},
+    {"result", "settings"},
     {"workflow", "cost", "cost_table"},
     {"cli", "__main__"},
 ]

@@ -81,7 +81,7 @@ def test_an_optional_group_may_be_left_out(tmp_path: Path) -> None:
         (["evaluate.metric=null"], "evaluate.metric: give one name"),
         (["evaluate.stepz=1"], "evaluate.stepz: no such key: did you mean steps?"),
         (["evaluate=3"], "evaluate: 3: give its options"),
-        (["prompts=null"], "prompts: None: give its options as key: value"),
+        (["prompts=null"], "prompts: missing: give prompts to make pairs from, or a dataset"),
     ],
 )
 def test_mistakes(overrides: list[str], message: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from peft import PeftModel
+from preference_files import pick_a_pic
 
 from ddspo import components
 from ddspo.backbones.base import Backbone
@@ -25,7 +26,7 @@ SMALL = [
     *("train.steps=2", "train.batch=2", "train.device_batch=2", "train.checkpoint_every=1"),
 ]
 PRETRAIN = ["pretrain.train.steps=1", "pretrain.train.batch=2", "pretrain.train.device_batch=2"]
-SOURCED = ("degradation", "sample", "objective", "adaptation", "pretrain", "draw", "train")
+SOURCED = ("degradation", "sample", "dataset", "objective", "adaptation", "pretrain", "draw", "train")
 NOT_METHOD = ("model.path", "model.variant", "name", "policy_pair", "sample.batch", "train.device_batch")
 """Keys that the title explains, or that change memory and not the result."""
 
@@ -54,6 +55,8 @@ def small(path: Path, model: Path, out: Path) -> Recipe:
     prompts = out / "prompts.txt"
     prompts.write_text("a red cube\ntwo cats on a mat\n")
     overrides = [*SMALL, *(PRETRAIN if "pretrain:" in path.read_text() else ())]
+    if "\ndataset:" in path.read_text():
+        overrides.append(f"dataset.source={pick_a_pic(out / 'pickapic_v2', [{}, {}, {}])}")
     return load(path, [f"model.path={model}", f"prompts={prompts}", f"out={out}", *overrides])
 
 
@@ -71,6 +74,19 @@ def test_a_dry_run(path: Path, tiny_folder_of: Callable[[str], Path], tmp_path: 
     assert (flow.folder.report_html).exists()
     assert ("pretrain" in flow.folder.stages()) == ("data-driven" in path.stem)
     assert loads(model, flow.folder.aligned, components.find(Backbone, backbone_of(path)))
+
+
+@pytest.mark.parametrize("name", ["sd15-diffusion-dpo", "sdxl-diffusion-dpo"])
+def test_the_twins_on_an_imported_dataset(name: str, tiny_folder_of: Callable[[str], Path], tmp_path: Path) -> None:
+    """As their headers say: two more keys, and the pairs are those of Pick-a-Pic."""
+    path = FOLDER / f"{name}.yaml"
+    source = pick_a_pic(tmp_path / "pickapic_v2", [{}, {}])
+    model = tiny_folder_of(backbone_of(path))
+    given = [f"model.path={model}", f"out={tmp_path}", "prompts=null", *SMALL]
+    flow = Workflow.start(load(path, [*given, f"dataset.source={source}", "dataset.format=pick_a_pic"]))
+    flow.run()
+    assert list(flow.folder.stages()) == ["import", "train", "report"]
+    assert len(read_rows(flow.folder.log)) == 2
 
 
 def loads(model: Path, aligned: Path, kind: Any) -> bool:

@@ -29,7 +29,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
 
 @app.command()
 def run(recipe: RecipeFile, overrides: Overrides = None, fresh: Fresh = False) -> None:
-    """Degrade, sample, pretrain if the policy pair needs it, train, evaluate, report; run it again to continue."""
+    """Make or import pairs, pretrain if the policy pair needs it, train, evaluate, report; run again to continue."""
     _go(recipe, overrides, (), fresh)
 
 
@@ -43,6 +43,12 @@ def degrade(recipe: RecipeFile, overrides: Overrides = None, fresh: Fresh = Fals
 def sample(recipe: RecipeFile, overrides: Overrides = None, fresh: Fresh = False) -> None:
     """prompts.jsonl to pairs/: winning and losing latents."""
     _go(recipe, overrides, ("sample",), fresh)
+
+
+@app.command("import")
+def import_(recipe: RecipeFile, overrides: Overrides = None, fresh: Fresh = False) -> None:
+    """A preference dataset (`dataset` in the recipe) to pairs/, in place of degrade and sample."""
+    _go(recipe, overrides, ("import",), fresh)
 
 
 @app.command()

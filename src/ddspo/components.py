@@ -23,6 +23,7 @@ from ddspo.exports.base import Export
 from ddspo.metrics.base import Metric
 from ddspo.objectives.base import Objective
 from ddspo.policy_pairs.base import PolicyPair
+from ddspo.preferences.base import Preferences
 from ddspo.references.base import Reference
 from ddspo.schedules.base import Schedule
 from ddspo.timesteps.base import Timesteps
@@ -39,6 +40,7 @@ KINDS: dict[type, str] = {
     Timesteps: "timesteps",
     Schedule: "schedules",
     Export: "exports",
+    Preferences: "preferences",
 }
 
 

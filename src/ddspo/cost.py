@@ -19,12 +19,14 @@ from ddspo.adaptations.base import Adaptation, Behaviour
 from ddspo.backbones._outline import outline
 from ddspo.backbones._sampler import sampling_with
 from ddspo.backbones.base import Backbone, Model
+from ddspo.errors import InputError
 from ddspo.maths.pair import Pair
 from ddspo.pairs.store import GIB
 from ddspo.policy_pairs.base import Condition
 from ddspo.prompts.reading import read_prompts
 from ddspo.recipe import Recipe
 from ddspo.stages.evaluate import MODELS, Evaluation
+from ddspo.stages.import_pairs import Dataset
 from ddspo.training.fit import Optimisation
 from ddspo.training.policies import Policies
 from ddspo.training.validation import Validation
@@ -40,9 +42,9 @@ HALF = 2
 class Work:
     """Work (a forward is one prediction of the denoiser for one latent)"""
 
-    pairs: Annotated[int, Doc("pairs, with labels at most")]
+    pairs: Annotated[int, Doc("pairs, with labels or of a dataset at most")]
     samples: Annotated[
-        int, Doc("latents sampled, each with its text: 2 a pair, with labels as many as the candidates")
+        int, Doc("latents sampled, each with its text: 2 a pair, with labels as many as the candidates, 0 imported")
     ]
     sample_forwards: Annotated[int, Doc("forwards of sampling: latents x evaluations of the sampler")]
     pretrain_forwards: Annotated[int, Doc("forwards of winner and loser while they are pretrained; as many backwards")]
@@ -122,7 +124,7 @@ def cost(recipe: Recipe) -> Cost:
     with torch.device("meta"):
         condition = _condition(backbone)
         work = _work(recipe, backbone, _forward_flops(backbone, condition))
-    pairs = recipe.sample.pairs * BRANCHES * torch.Size(backbone.latent_shape).numel() * HALF
+    pairs = work.pairs * BRANCHES * torch.Size(backbone.latent_shape).numel() * HALF
     pretraining = in_pretraining(recipe) if _pretrains(recipe) else None
     device = in_training(recipe, backbone)
     return Cost(
@@ -219,22 +221,23 @@ def _work(recipe: Recipe, backbone: Backbone, flops: int) -> Work:
     seen = training.steps * training.batch
     first = recipe.pretrain.train
     pretrain = BRANCHES * first.steps * first.batch if _pretrains(recipe) else 0
-    samples = sampling.pairs * (sampling.labels.candidates if sampling.labels else BRANCHES)
+    pairs = _imported(recipe.dataset) if recipe.dataset else sampling.pairs
+    samples = 0 if recipe.dataset else pairs * (sampling.labels.candidates if sampling.labels else BRANCHES)
     with sampling_with(backbone, sampling.scheduler, sampling.scheduler_options):
         sample = samples * backbone.evaluations(*sampling.how(backbone))
-    texts = 1 if sampling.labels else BRANCHES
+    texts = BRANCHES if recipe.has_degraded else 1
     spared = int(recipe.draw.latents == "winner")  # a single latent needs one prediction less of either kind
     frozen, policy = seen * (recipe.policy_pair.frozen_forwards - spared), seen * (BRANCHES - spared)
     validation = _validation(recipe.validation, training.steps, backbone)
     evaluate = _evaluation(recipe.evaluate, backbone) if recipe.evaluate else 0
     return Work(
-        pairs=sampling.pairs,
+        pairs=pairs,
         samples=samples,
         sample_forwards=sample,
         pretrain_forwards=pretrain,
         updates=training.steps,
         pairs_trained=seen,
-        train_texts=texts * (sampling.pairs if training.encode == "before" else seen),
+        train_texts=texts * (pairs if training.encode == "before" else seen),
         frozen_forwards=frozen,
         policy_forwards=policy,
         validation_forwards=validation,
@@ -242,6 +245,14 @@ def _work(recipe: Recipe, backbone: Backbone, flops: int) -> Work:
         forward_flops=flops,
         total_flops=flops * (sample + 3 * pretrain + frozen + 3 * policy + validation + evaluate),
     )
+
+
+def _imported(dataset: Dataset) -> int:
+    """Pairs of a dataset, at most."""
+    known = [count for count in (dataset.pairs, dataset.format.count(dataset.source)) if count is not None]
+    if not known:
+        raise InputError("dataset.pairs: nobody knows how many rows this dataset has before it is read: give a number")
+    return min(known)
 
 
 def _kept(recipe: Recipe) -> int:

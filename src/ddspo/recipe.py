@@ -27,6 +27,7 @@ from ddspo.prompts.source import Source
 from ddspo.references.base import Reference
 from ddspo.references.frozen import FrozenReference
 from ddspo.stages.evaluate import Evaluation
+from ddspo.stages.import_pairs import Dataset
 from ddspo.stages.pretrain import Pretraining
 from ddspo.stages.sample import Sampling
 from ddspo.training.drawing import Drawing
@@ -43,11 +44,14 @@ class Recipe:
 
     name: Annotated[str, Doc("the run's folder inside `out`")]
     model: Annotated[Model, Doc("the pipeline that is aligned, and the frozen reference")]
-    prompts: Annotated[Source, Doc("alignment prompts; a path alone is short for its group")]
+    prompts: Annotated[
+        Source | None, Doc("alignment prompts; a path alone is short for its group; null: a dataset")
+    ] = None
     seed: Annotated[int, Ge(0), Doc("everything random follows from it")] = 0
     out: Annotated[str, Doc("where run folders are")] = "runs"
     degradation: Annotated[Degradation, Doc("how prompts are made poorer")] = field(default_factory=RemoveWords)
     sample: Annotated[Sampling, Doc("how pairs are generated")] = field(default_factory=Sampling)
+    dataset: Annotated[Dataset | None, Doc("where pairs are imported from instead; null: they are generated")] = None
     policy_pair: Annotated[PolicyPair, Doc("who is followed and who is fled")] = field(default_factory=TrainingFree)
     pretrain: Annotated[Pretraining, Doc("how the data-driven pair's winner and loser are made")] = field(
         default_factory=Pretraining
@@ -64,6 +68,16 @@ class Recipe:
         "tensorboard",
     )
     evaluate: Annotated[Evaluation | None, Doc("how base and aligned are compared; null: not at all")] = None
+
+    @property
+    def degradation_used(self) -> Degradation | None:
+        """How prompts are made poorer, if they are: not for labelled pairs, nor for imported ones."""
+        return None if self.sample.labels or self.dataset else self.degradation
+
+    @property
+    def has_degraded(self) -> bool:
+        """Whether each pair has a degraded prompt."""
+        return self.dataset.format.degraded if self.dataset else self.sample.labels is None
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -82,14 +96,29 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     assert isinstance(recipe, Recipe)
-    if not _NAME.fullmatch(recipe.name):
-        raise InputError(f"{path}: name {recipe.name!r}: use letters, digits, '_', '-' and '.', not starting with '.'")
+    fault = _fault(recipe)
+    if fault:
+        raise InputError(f"{path}: {fault}")
     return recipe
 
 
 def dump(recipe: Recipe) -> str:
     """The resolved recipe as YAML, each field's meaning as a comment; `load` reads it back to an equal recipe."""
     return "\n".join(_lines(recipe, 0)) + "\n"
+
+
+def _fault(recipe: Recipe) -> str | None:
+    """What does not go together, before any file is looked at."""
+    validation = recipe.validation
+    if not _NAME.fullmatch(recipe.name):
+        return f"name {recipe.name!r}: use letters, digits, '_', '-' and '.', not starting with '.'"
+    if recipe.prompts is None and recipe.dataset is None:
+        return "prompts: missing: give prompts to make pairs from, or a dataset to import pairs from"
+    if validation.every and validation.scored and not recipe.evaluate:
+        return "validation.scored: the recipe has no evaluate group whose metric could judge: use 0"
+    if validation.every and recipe.dataset and not recipe.evaluate:
+        return "validation.every: with a dataset its prompts are those of an evaluate group: give one, or use 0"
+    return None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from ddspo.run_folder import Row, RunFolder, write_text
 from ddspo.stages.export import export
 from ddspo.stages.push import files
 
-STAGES = ("degrade", "sample", "pretrain", "train")
+STAGES = ("degrade", "sample", "import", "pretrain", "train")
 SAID_ELSEWHERE = ("model", "items")
 """Settings that the card has in other words, or that only this library can read."""
 

@@ -46,6 +46,16 @@ class RunFolder:
         return self.path / "pairs"
 
     @property
+    def left_out(self) -> Path:
+        """Rows {place, reason, detail}: what of a preference dataset gave no pair."""
+        return self.path / "left_out.jsonl"
+
+    @property
+    def importing(self) -> Path:
+        """The same while it is imported, one file a part."""
+        return self.path / "importing"
+
+    @property
     def pretraining(self) -> "RunFolder":
         """Log and checkpoints of winner and loser, laid out as those of a run."""
         return RunFolder(self.path / "pretrain")
@@ -201,16 +211,22 @@ class RunFolder:
         if self.manifest.exists():
             write_json(self.manifest, {name: row for name, row in self.stages().items() if name not in names})
 
+    def result(self, stage: str) -> Path:
+        """What a stage is there for."""
+        return self._outputs[stage][0]
+
     @property
     def _outputs(self) -> dict[str, tuple[Path, ...]]:
+        """What each stage leaves, its result first."""
         pictures = self.images
         images = (pictures / "base", pictures / "aligned")
         return {
             "degrade": (self.prompts, self.undegraded),
             "sample": (self.pairs, pictures / "pairs"),
-            "pretrain": (self.pretraining.path, self.policies),
-            "train": (self.checkpoints, self.log, self.validation, self.trackers, self.aligned, self.exports),
-            "evaluate": (self.parts, self.scores, self.evaluation, *images, self.votes, self.ties),
+            "import": (self.pairs, self.left_out, self.importing, pictures / "pairs"),
+            "pretrain": (self.policies, self.pretraining.path),
+            "train": (self.aligned, self.checkpoints, self.log, self.validation, self.trackers, self.exports),
+            "evaluate": (self.scores, self.parts, self.evaluation, *images, self.votes, self.ties),
             "report": (self.report_html, self.report_json, self.aligned / "README.md"),
         }
 

@@ -1,17 +1,14 @@
 """Carries a recipe through the stages: checks everything first, skips what is finished, continues what is not."""
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from accelerate import Accelerator
 
 from ddspo import components, recipe
 from ddspo.backbones.base import Backbone
-from ddspo.degradations.base import Degradation
 from ddspo.errors import InputError
 from ddspo.pairs.store import PairStore
 from ddspo.progress import Progress
@@ -20,8 +17,10 @@ from ddspo.recipe import Recipe
 from ddspo.result import Result
 from ddspo.rows import some_rows
 from ddspo.run_folder import Row, RunFolder, write_json, write_text
+from ddspo.settings import settings_of
 from ddspo.stages.degrade import degrade, nothing_left
 from ddspo.stages.evaluate import MODELS, Evaluate, Evaluation, read_images
+from ddspo.stages.import_pairs import import_pairs
 from ddspo.stages.pretrain import pretrain
 from ddspo.stages.report import report
 from ddspo.stages.sample import sample
@@ -32,10 +31,7 @@ from ddspo.training.fit import Optimisation, check_batch
 from ddspo.training.trackers import tracked
 from ddspo.training.validation import Validator
 
-STAGES = ("degrade", "sample", "pretrain", "train", "evaluate", "report")
-
-MECHANICAL = ("device_batch", "checkpoint_every", "keep", "guards")
-"""Training options that change memory, disk or when it stops, but not the result: a run may go on with others."""
+STAGES = ("degrade", "sample", "import", "pretrain", "train", "evaluate", "report")
 
 
 LOOKED_AT = 10_000
@@ -80,9 +76,10 @@ class Workflow:
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """What this recipe goes through: only some policy pairs are pretrained, only some recipes evaluate."""
-        left_out = {"pretrain": not self._pretrains, "evaluate": self.recipe.evaluate is None}
-        return tuple(name for name in STAGES if not left_out.get(name))
+        """What this recipe goes through: pairs are made or imported, not all are pretrained, not all evaluated."""
+        used = {"train", "report", *(("import",) if self.recipe.dataset else ("degrade", "sample"))}
+        used |= {name for name, uses in (("pretrain", self._pretrains), ("evaluate", self.recipe.evaluate)) if uses}
+        return tuple(name for name in STAGES if name in used)
 
     @property
     def _pretrains(self) -> bool:
@@ -98,8 +95,8 @@ class Workflow:
                     self._run_stage(name)
             self.accelerator.wait_for_everyone()
             if writes:
-                seconds = self.folder.stages()[name]["seconds"]
-                self.progress.say(f"{name:<9} {'done' if left else 'kept'} in {seconds:.0f} s -> {self._result(name)}")
+                seconds, where = self.folder.stages()[name]["seconds"], self.folder.result(name)
+                self.progress.say(f"{name:<9} {'done' if left else 'kept'} in {seconds:.0f} s -> {where}")
 
     def result(self) -> Row:
         """The report of a finished run."""
@@ -109,6 +106,7 @@ class Workflow:
         steps: dict[str, Callable[[], object]] = {
             "degrade": self._degrade,
             "sample": self._sample,
+            "import": self._import,
             "pretrain": self._pretrain,
             "train": self._train,
             "evaluate": self._evaluate,
@@ -116,25 +114,28 @@ class Workflow:
         }
         steps[name]()
 
-    @property
-    def _degradation(self) -> Degradation | None:
-        return None if self.recipe.sample.labels else self.recipe.degradation
-
     def _degrade(self) -> None:
         if self.accelerator.is_main_process:
             given, prompts = self.recipe, self._reading()
-            degrade(self.folder, prompts, self._degradation, given.seed, self.progress, given.prompts.limit)
+            how, limit = given.degradation_used, prompts.source.limit
+            degrade(self.folder, prompts, how, given.seed, self.progress, limit)
             self.progress.say(f"prompts: {prompts}")
 
     def _reading(self, at_most: int | None = None) -> Reading:
-        labels = self.recipe.sample.labels
+        labels, source = self.recipe.sample.labels, self.recipe.prompts
+        assert source is not None  # or there is a dataset
         fault = labels.judge.check if labels else sound
-        return Reading(self.recipe.prompts, whole=labels is not None, fault=fault, at_most=at_most)
+        return Reading(source, whole=labels is not None, fault=fault, at_most=at_most)
 
     def _sample(self) -> None:
         given, backbone = self.recipe, self._backbone()
         self._say_too_long(backbone, some_rows(self.folder.prompts, LOOKED_AT), "prompts")
         sample(self.folder, backbone, given.model, given.sample, given.seed, self.accelerator, self.progress)
+
+    def _import(self) -> None:
+        given = self.recipe
+        assert given.dataset is not None  # `_needs` has said so in words
+        import_pairs(self.folder, self._backbone(), given.dataset, given.model, self.accelerator, self.progress)
 
     def _pretrain(self) -> None:
         given, data = self.recipe, self._pairs(self.recipe.pretrain.train)
@@ -208,31 +209,8 @@ class Workflow:
             example = f", for example {mine[0].prompt!r} loses {mine[0].words!r}" if mine else ""
             self.progress.say(f"{name}: {reader.encoder} reads {reader.limit} tokens: {which}{example}")
 
-    def _settings(self, name: str) -> Any:
-        """What a stage's result depends on, beyond the files of earlier stages."""
-        tree = components.plain(self.recipe)
-        for group in (tree, tree["pretrain"]):
-            group["train"] = {key: value for key, value in group["train"].items() if key not in MECHANICAL}
-        tree["evaluated"] = self.recipe.evaluate is not None
-        tree["degradation"] = self._degradation and _lasting(self._degradation)
-        tree["prompts"] = self.prompts
-        tree["items"] = _digest(self.items)
-        keys = {
-            "degrade": ("seed", "prompts", "degradation"),
-            "sample": ("seed", "model", "sample"),
-            "pretrain": ("seed", "model", "pretrain"),
-            "train": ("seed", "model", "policy_pair", "reference", "objective", "adaptation", "draw", "train"),
-            "evaluate": ("seed", "model", "evaluate", "items"),
-            "report": ("name", "evaluated"),
-        }
-        if self.recipe.validation.save == "best":
-            keys["train"] += ("validation", "items")
-        return {key: tree[key] for key in keys[name]}
-
-    def _result(self, name: str) -> Path:
-        folder = self.folder
-        results = (folder.prompts, folder.pairs, folder.policies, folder.aligned, folder.scores, folder.report_html)
-        return dict(zip(STAGES, results, strict=True))[name]
+    def _settings(self, name: str) -> Row:
+        return settings_of(name, self.recipe, self.prompts, self.items)
 
     def _needs(self, name: str) -> None:
         """Earlier stages must be finished; a stage that was not begun here is not run behind the user's back."""
@@ -258,22 +236,26 @@ class Workflow:
         backbone = components.backbone_of(given.model)
         given.sample.check(backbone.check(given.model), given.model)
         self.recipe = replace(given, model=replace(given.model, backbone=components.name_of(backbone)))
-        labels = given.sample.labels
-        self.prompts = given.prompts.description()
-        first = list(self._reading(LOOKED_AT)) if reads_prompts else some_rows(self.folder.prompts, LOOKED_AT)
         if self._pretrains:
             check_batch(given.pretrain.train, self.accelerator.num_processes, "pretrain.train")
-        self._method.check(given.train, degraded=labels is None)
-        if self._degradation and reads_prompts:
-            without = self._degradation.check([row["prompt"] for row in first])
-            if first and len(without) == len(first):
-                raise nothing_left(self._degradation, len(first))
-        if given.validation.every and given.validation.scored and not given.evaluate:
-            raise InputError("validation.scored: the recipe has no evaluate group whose metric could judge: use 0")
         given.validation.check(given.train.steps)
-        check_drawing(given.draw, given.policy_pair, [row["prompt"] for row in first])
+        self._method.check(given.train, degraded=given.has_degraded)
+        if given.dataset:
+            given.dataset.format.check(given.dataset.source)
+        else:
+            self._check_prompts(reads_prompts)
         if given.evaluate:
             self._check_evaluation(given.evaluate)
+
+    def _check_prompts(self, reads: bool) -> None:
+        """The prompts that pairs are made of."""
+        reading = self._reading(LOOKED_AT)
+        self.prompts = reading.source.description()
+        prompts = [row["prompt"] for row in (reading if reads else some_rows(self.folder.prompts, LOOKED_AT))]
+        how = self.recipe.degradation_used
+        if how and reads and prompts and len(how.check(prompts)) == len(prompts):
+            raise nothing_left(how, len(prompts))
+        check_drawing(self.recipe.draw, self.recipe.policy_pair, prompts)
 
     def _check_evaluation(self, given: Evaluation) -> None:
         self.items = {
@@ -287,13 +269,3 @@ class Workflow:
         """Write down what runs, and on what."""
         write_text(self.folder.recipe, recipe.dump(self.recipe))
         write_json(self.folder.environment, processes.environment(self.accelerator))
-
-
-def _lasting(degradation: Degradation) -> Row:
-    """Its options, without those that change nothing in what comes out."""
-    ((name, options),) = components.plain(degradation).items()
-    return {name: {key: value for key, value in options.items() if key not in degradation.mechanical}}
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

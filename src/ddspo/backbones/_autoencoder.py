@@ -2,12 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+
+Resize = Literal["crop", "stretch", "pad"]
+"""How an image of another shape is made to fit: cut around its centre, distorted, or filled up at its edges."""
+MODES = {"crop": "crop", "stretch": "default", "pad": "fill"}
+"""The same in diffusers' words."""
 
 
 @dataclass(frozen=True)
@@ -29,17 +34,21 @@ class Autoencoder:
         images = self.processor.postprocess(decoded, output_type="np")
         return list((images * 255).round().astype(np.uint8))
 
-    def encode(self, images: Sequence[np.ndarray], height: int, width: int) -> Tensor:
-        """Latents [N, C, h, w] float32 of images [H, W, 3] uint8 of any sizes."""
-        whole = [Image.fromarray(image) for image in images]
-        x = torch.cat([self.processor.preprocess(one, height, width, resize_mode="crop") for one in whole])
+    def fit(self, image: np.ndarray, height: int, width: int, resize: Resize) -> np.ndarray:
+        """An image [H, W, 3] uint8 of any size as [height, width, 3]."""
+        return np.asarray(self.processor.resize(Image.fromarray(image), height, width, MODES[resize]))
+
+    def encode(self, images: Sequence[np.ndarray]) -> Tensor:
+        """Latents [N, C, h, w] float32 of images [H, W, 3] uint8 of one size."""
         mean, std = self._statistics()
-        return (self._code(x) - mean) / std * self.vae.config.scaling_factor
+        return (self._code(self._pixels(images)) - mean) / std * self.vae.config.scaling_factor
 
     def features(self, images: Sequence[np.ndarray]) -> Tensor:
         """The code of images of one size, averaged over 4 x 4 cells: [N, F] float32."""
-        x = self.processor.preprocess(np.stack(images).astype(np.float32) / 255)
-        return nn.functional.adaptive_avg_pool2d(self._code(x), 4).flatten(1)
+        return nn.functional.adaptive_avg_pool2d(self._code(self._pixels(images)), 4).flatten(1)
+
+    def _pixels(self, images: Sequence[np.ndarray]) -> Tensor:
+        return self.processor.preprocess(np.stack(images).astype(np.float32) / 255)
 
     @torch.no_grad()
     def _code(self, x: Tensor) -> Tensor:

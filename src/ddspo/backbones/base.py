@@ -14,6 +14,7 @@ from transformers import CLIPTokenizer
 
 from ddspo import draws
 from ddspo.backbones._autoencoder import Autoencoder
+from ddspo.backbones._autoencoder import Resize as Resize
 from ddspo.backbones._model import PACKAGE as PACKAGE
 from ddspo.backbones._model import Found as Found
 from ddspo.backbones._model import Model as Model
@@ -253,12 +254,16 @@ class Backbone(ABC):
         """Images of latents in model space, each [H, W, 3] uint8."""
         return self.autoencoder.decode(latents)
 
+    def fit(self, image: np.ndarray, resize: Resize = "crop") -> np.ndarray:
+        """An image [H, W, 3] uint8 of any size, made to fit this model: cropped around its centre, or as told."""
+        return self.autoencoder.fit(image, self.call["height"], self.call["width"], resize)
+
     def to_latents(self, images: Sequence[np.ndarray]) -> Tensor:
         """Latents in model space, [N, *latent_shape] float32, of images [H, W, 3] uint8, whatever their size.
 
-        They are cropped around their centre and resized, and the autoencoder's mode is taken: no noise is added.
+        Those that do not fit are cropped around their centre and resized. The autoencoder's mode is taken: no noise.
         """
-        return self.autoencoder.encode(images, self.call["height"], self.call["width"])
+        return self.autoencoder.encode([self.fit(image) for image in images])
 
     def features(self, images: Sequence[np.ndarray]) -> Tensor:
         """The autoencoder's own code of images of one size, averaged over 4 x 4 cells: [N, F] float32."""

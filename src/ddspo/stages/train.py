@@ -50,8 +50,8 @@ class Method:
         """
         if self.policy_pair.reads_degraded and not degraded:
             raise InputError(
-                f"policy_pair: {type(self.policy_pair).__name__} reads degraded prompts; labelled pairs have none: "
-                "use data_driven or forward_noise, or leave sample.labels out"
+                f"policy_pair: {type(self.policy_pair).__name__} reads degraded prompts, and labelled and most "
+                "imported pairs have none: use data_driven or forward_noise, or leave sample.labels or dataset out"
             )
         fault = self.reference.check(settings.steps)
         if fault:

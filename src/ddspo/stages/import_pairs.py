@@ -1,0 +1,256 @@
+"""A preference dataset -> pairs/, left_out.jsonl: images encoded once, and whatever gives no pair counted and named.
+
+Every process reads all rows in their order, numbers those that may give a pair, and decodes and encodes those of its
+own shards. So what a shard holds depends on the dataset alone.
+"""
+
+import hashlib
+import json
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pyarrow as pa
+import torch
+from accelerate import Accelerator
+from annotated_types import Ge, Gt, Le
+from torch import Tensor
+from typing_extensions import Doc
+
+from ddspo.backbones.base import Backbone, Model, Resize
+from ddspo.errors import InputError
+from ddspo.maths.pair import Pair
+from ddspo.pairs.shards import DEGRADED, Origin
+from ddspo.pairs.writer import PairWriter, begin, finish, read_index
+from ddspo.preferences._parts import Part, parts
+from ddspo.preferences._rows import LeftOut
+from ddspo.preferences._sides import Side, Unusable
+from ddspo.preferences.base import Preference, Preferences
+from ddspo.progress import Advance, Progress
+from ddspo.rows import each_row
+from ddspo.run_folder import Row, RunFolder, write_json, write_rows
+
+DECODERS = 4
+"""Threads that decode images while others are encoded."""
+PER_SHARD = 32
+"""Parts of a shard."""
+NAMED = 3
+"""Rows that the summary names of each reason; left_out.jsonl has all."""
+SMALL, NARROW = "too small", "too narrow"
+
+Content = np.ndarray | Tensor
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Pairs of a preference dataset, in place of those that the model samples."""
+
+    source: Annotated[str, Doc("a file, a folder, or a `datasets` id")]
+    format: Annotated[Preferences, Doc("what it is")]
+    pairs: Annotated[int | None, Gt(0), Doc("at most so many, the first; null: all")] = None
+    resize: Annotated[
+        Resize, Doc("how images get the model's shape: crop around the centre, stretch, or pad with their edges")
+    ] = "crop"
+    smallest: Annotated[
+        int, Ge(0), Doc("images whose shorter side has fewer pixels are left out; 0: small ones are enlarged")
+    ] = 0
+    narrowest: Annotated[
+        float, Ge(1), Le(16), Doc("images whose longer side is more than so many times the shorter are left out")
+    ] = 4.0
+    batch: Annotated[int, Gt(0), Doc("pairs encoded at once")] = 32
+
+
+def import_pairs(
+    run: RunFolder,
+    backbone: Backbone,
+    settings: Dataset,
+    model: Model,
+    accelerator: Accelerator,
+    progress: Progress,
+) -> None:
+    """Import whatever is missing; the processes take turns at shards.
+
+    Raises:
+        InputError: The dataset is not what it was when this was begun, gives no pair, or has latents of another model.
+    """
+    if accelerator.is_main_process:
+        begin(run.pairs)
+    accelerator.wait_for_everyone()
+    writer = PairWriter(run.pairs, origin_of_import(backbone, settings, model), accelerator.process_index)
+    mine = Importer(run, backbone, settings, writer, accelerator.process_index, accelerator.num_processes)
+    with progress.task("import", settings.format.count(settings.source)) as advance:
+        shards = mine.run_all(advance)
+    for damage in writer.damaged:
+        progress.say(f"{damage}: imported again")
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        finish(run.pairs, shards)
+        _gather(run)
+        for line in summary(run):
+            progress.say(line)
+    accelerator.wait_for_everyone()
+
+
+def origin_of_import(backbone: Backbone, settings: Dataset, model: Model) -> Origin:
+    """How these pairs are made, which whoever goes on with them must do alike."""
+    made = {"model": model.path, "revision": model.revision, "dtype": model.dtype}
+    made["dataset"] = hashlib.sha256(repr(settings).encode()).hexdigest()[:16]
+    columns = {"place": pa.string(), "notes": pa.string(), **(DEGRADED if settings.format.degraded else {})}
+    return Origin(made, backbone.latent_shape, columns)
+
+
+@dataclass
+class Importer:
+    """One process's share of a dataset."""
+
+    run: RunFolder
+    backbone: Backbone
+    settings: Dataset
+    writer: PairWriter
+    process: int
+    processes: int
+    _missing: dict[int, list[int] | None] = field(default_factory=dict, init=False)
+
+    def run_all(self, advance: Advance) -> int:
+        """Make what is missing, and return how many shards there are."""
+        given, shards = self.settings, 0
+        found = parts(given.format.read(given.source), given.pairs, given.batch, PER_SHARD)
+        with ThreadPoolExecutor(DECODERS) as pool:
+            for part, contents in _ahead(found, lambda part: self._begin(part, pool)):
+                if contents is not None:
+                    self._write(part, contents)
+                if part.closes:
+                    shards = part.shard + 1
+                    if self._missing.pop(part.shard, None) is not None:
+                        self.writer.close(part.shard, part.number + 1)
+                advance(part.rows, "")
+        return shards
+
+    def _begin(self, part: Part, pool: ThreadPoolExecutor) -> list[Pair[Future[Content]]] | None:
+        """Start to decode a part; None: it is another process's, or there already."""
+        if part.shard % self.processes != self.process:
+            return None
+        if part.shard not in self._missing:
+            self._missing[part.shard] = self.writer.missing(part.shard, PER_SHARD)
+        if part.number not in (self._missing[part.shard] or ()):
+            self._check(part)
+            return None
+        sides = [each.preference.sides for each in part.candidates]
+        return [pair.map(lambda side: pool.submit(_content, side, self.backbone, self.settings)) for pair in sides]
+
+    def _check(self, part: Part) -> None:
+        """A part that is there was made of these very rows."""
+        path = _notes(self.run, part)
+        if not path.exists() and self.run.left_out.exists():
+            return
+        if not path.exists() or json.loads(path.read_text(encoding="utf-8"))["digest"] != part.digest:
+            raise InputError(
+                f"dataset.source {self.settings.source}: has other rows than when this import was begun: "
+                "start again with `ddspo import --fresh`"
+            )
+
+    def _write(self, part: Part, contents: Sequence[Pair[Future[Content]]]) -> None:
+        """Keep a part: first what is left out of it, then its pairs, so that where these are, that is too."""
+        rows: list[Row] = []
+        kept: list[Pair[Content]] = []
+        left_out = list(part.left_out)
+        for number, (candidate, pair) in enumerate(zip(part.candidates, contents, strict=True), start=part.start):
+            try:
+                kept.append(pair.map(lambda side: side.result()))
+            except Unusable as fault:
+                left_out.append(LeftOut(candidate.preference.place, fault.reason, fault.detail))
+            else:
+                rows.append(_row(number, candidate.preference))
+        named = [{name: shown(value) for name, value in each._asdict().items()} for each in left_out]
+        write_json(_notes(self.run, part), {"digest": part.digest, "left_out": named})
+        self.writer.add(part.shard, part.number, rows, self._latents(kept))
+
+    def _latents(self, contents: Sequence[Pair[Content]]) -> Pair[Tensor]:
+        sides = [side for pair in contents for side in pair]
+        images = [side for side in sides if not isinstance(side, Tensor)]
+        encoded = iter(self.backbone.to_latents(images).cpu() if images else ())
+        latents = [side if isinstance(side, Tensor) else next(encoded) for side in sides]
+        both = torch.stack(latents) if latents else torch.empty(0, *self.backbone.latent_shape)
+        return Pair(both[::2], both[1::2])
+
+
+def summary(run: RunFolder) -> list[str]:
+    """How many pairs there are, and how many rows gave none for which reason, in a line each.
+
+    Raises:
+        InputError: There is no pair at all.
+    """
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for row in each_row(run.left_out):
+        reasons[row["reason"]].append(row["place"])
+    pairs = sum(entry.rows for entry in read_index(run.pairs).values())
+    counts = [(reason, len(places)) for reason, places in sorted(reasons.items())]
+    if not pairs:
+        why = ", ".join(f"{count} {reason}" for reason, count in counts) or "it is empty"
+        raise InputError(f"import: no row gives a pair ({why}): {run.left_out} names each")
+    rows = pairs + sum(count for _, count in counts)
+    lines = [f"import: {pairs} pairs of {rows} rows; {run.left_out} names the others"]
+    for reason, count in counts:
+        some = ", ".join(reasons[reason][:NAMED]) + (", ..." if count > NAMED else "")
+        lines.append(f"import: {count} {reason}: {some}")
+    return lines
+
+
+def shown(text: str) -> str:
+    """Anyone's text for a line of a file or of a terminal: short, and marks that do not print written out."""
+    return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in text[:300])
+
+
+def _ahead(
+    found: Iterator[Part], begin: Callable[[Part], list[Pair[Future[Content]]] | None]
+) -> Iterator[tuple[Part, list[Pair[Future[Content]]] | None]]:
+    """Parts with what was begun for them, one part ahead of who takes them."""
+    waiting = None
+    for part in found:
+        begun = (part, begin(part))
+        if waiting:
+            yield waiting
+        waiting = begun
+    if waiting:
+        yield waiting
+
+
+def _content(side: Side, backbone: Backbone, settings: Dataset) -> Content:
+    """A latent, or an image in the model's shape."""
+    found = side.read()
+    if isinstance(found, Tensor):
+        if found.shape != backbone.latent_shape:
+            shapes = f"{list(found.shape)}, and this model's are {list(backbone.latent_shape)}"
+            raise InputError(f"dataset.source {settings.source}: its latents are {shapes}: import for their own model")
+        return found
+    short, long = sorted(found.shape[:2])
+    size = f"{found.shape[1]} x {found.shape[0]}"
+    if short < settings.smallest:
+        raise Unusable(SMALL, size)
+    if long > settings.narrowest * short:
+        raise Unusable(NARROW, size)
+    return backbone.fit(found, settings.resize)
+
+
+def _row(number: int, found: Preference) -> Row:
+    """A pair's row; its id is its number, whatever the dataset calls it."""
+    notes = json.dumps(found.notes, default=str)
+    row = {"id": f"{number:08d}", "prompt": found.prompt, "place": shown(found.place), "notes": notes}
+    return row | ({"degraded": found.degraded} if found.degraded else {})
+
+
+def _notes(run: RunFolder, part: Part) -> Path:
+    return run.importing / f"{part.shard:06d}-{part.number:06d}.json"
+
+
+def _gather(run: RunFolder) -> None:
+    """One file of all that was left out. Once it is there, the parts are no longer needed."""
+    if not run.left_out.exists():
+        found = (json.loads(path.read_text(encoding="utf-8")) for path in sorted(run.importing.glob("[0-9]*.json")))
+        write_rows(run.left_out, (row for each in found for row in each["left_out"]))
+    shutil.rmtree(run.importing, ignore_errors=True)
