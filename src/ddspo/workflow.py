@@ -91,7 +91,9 @@ class Workflow:
             self._needs(name)
             writes = self.accelerator.is_main_process
             with self.folder.stage(name, self._settings(name), writes=writes) as left:
-                if left or (name == "sample" and name in stages):  # asked for by name it looks for damage, too
+                if left or (
+                    name in ("sample", "import") and name in stages
+                ):  # asked for by name it looks for damage, too
                     self._run_stage(name)
             self.accelerator.wait_for_everyone()
             if writes:

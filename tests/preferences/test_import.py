@@ -65,7 +65,7 @@ def test_latents_are_those_of_the_images(backbone: Backbone, tmp_path: Path) -> 
     """Each side is what `to_latents` gives of its image, to half precision; prompts and places come along."""
     run = imported(RunFolder(tmp_path / "run"), backbone, dataset(table(tmp_path / "set", 5), "table", batch=2))
     store = PairStore.open(run.pairs)
-    store.verify()
+    store.verify(backbone.latent_shape)
     data = store.take(range(5))
     assert list(data.prompts) == [f"prompt {number}" for number in range(5)]
     assert list(data.ids) == [f"{number:08d}" for number in range(5)]
@@ -141,17 +141,11 @@ def some(folder: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "PER_SHARD", 2)
-
-
-@pytest.mark.usefixtures("small_shards")
 def test_an_import_that_was_killed_goes_on(
     backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed before every single file that it writes, and started again each time: the same bytes, and none twice."""
-    given = dataset(some(tmp_path / "set"), "table", batch=2)
+    given = dataset(some(tmp_path / "set"), "table", batch=2, shard=4)
     whole = content(imported(RunFolder(tmp_path / "whole"), backbone, given))
     assert [path for path in sorted(whole) if path.endswith("parquet")] == [
         "pairs/000000.parquet",
@@ -174,10 +168,9 @@ def test_an_import_that_was_killed_goes_on(
     assert encodings == []
 
 
-@pytest.mark.usefixtures("small_shards")
 def test_processes_take_turns(backbone: Backbone, tmp_path: Path) -> None:
     """Two writers, each with its shards, leave together what one leaves."""
-    given = dataset(some(tmp_path / "set"), "table", batch=2)
+    given = dataset(some(tmp_path / "set"), "table", batch=2, shard=4)
     whole = content(imported(RunFolder(tmp_path / "whole"), backbone, given))
     run = RunFolder(tmp_path / "run")
     for process in (1, 0):
@@ -187,11 +180,10 @@ def test_processes_take_turns(backbone: Backbone, tmp_path: Path) -> None:
     assert content(imported(run, backbone, given)) == whole
 
 
-@pytest.mark.usefixtures("small_shards")
 def test_a_dataset_that_changed(backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was imported of other rows is not mixed with these, nor what was made with other settings."""
     path, run = some(tmp_path / "set"), RunFolder(tmp_path / "run")
-    given = dataset(path, "table", batch=2)
+    given = dataset(path, "table", batch=2, shard=4)
     with monkeypatch.context() as patch:
         kills(patch, 4)
         with pytest.raises(Killed):
@@ -203,14 +195,13 @@ def test_a_dataset_that_changed(backbone: Backbone, tmp_path: Path, monkeypatch:
     path.write_text(text)
     imported(run, backbone, given)
     with pytest.raises(InputError, match="made with another dataset"):
-        imported(run, backbone, dataset(path, "table", batch=2, resize="stretch"))
+        imported(run, backbone, dataset(path, "table", batch=2, shard=4, resize="stretch"))
 
 
-@pytest.mark.usefixtures("small_shards")
 def test_a_damaged_shard_is_imported_again(
     backbone: Backbone, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = dataset(some(tmp_path / "set"), "table", batch=2)
+    given = dataset(some(tmp_path / "set"), "table", batch=2, shard=4)
     run = imported(RunFolder(tmp_path / "run"), backbone, given)
     whole = content(run)
     path = run.pairs / "000000.parquet"
@@ -321,6 +312,7 @@ def test_a_data_driven_run(tiny_folder: Path, tmp_path: Path) -> None:
     assert [row["step"] for row in read_rows(run.log)] == [1, 2]
     assert list(run.stages()) == ["import", "pretrain", "train", "report"]
     assert (run.aligned / "pytorch_lora_weights.safetensors").is_file()
+    assert len(read_rows(run.images / "pairs/pairs.jsonl")) == 3
     assert load(run.recipe).dataset == flow.recipe.dataset
 
 

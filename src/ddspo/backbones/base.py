@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 from ddspo import draws
-from ddspo.backbones._autoencoder import Autoencoder
-from ddspo.backbones._autoencoder import Resize as Resize
+from ddspo.backbones._autoencoder import Autoencoder, Resize
 from ddspo.backbones._model import PACKAGE as PACKAGE
 from ddspo.backbones._model import Found as Found
 from ddspo.backbones._model import Model as Model
@@ -259,10 +258,7 @@ class Backbone(ABC):
         return self.autoencoder.fit(image, self.call["height"], self.call["width"], resize)
 
     def to_latents(self, images: Sequence[np.ndarray]) -> Tensor:
-        """Latents in model space, [N, *latent_shape] float32, of images [H, W, 3] uint8, whatever their size.
-
-        Those that do not fit are cropped around their centre and resized. The autoencoder's mode is taken: no noise.
-        """
+        """Latents in model space, float32 [N, *latent_shape], no noise, of images [H, W, 3] uint8, made to fit."""
         return self.autoencoder.encode([self.fit(image) for image in images])
 
     def features(self, images: Sequence[np.ndarray]) -> Tensor:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,15 +18,20 @@ import numpy as np
 import pyarrow as pa
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from annotated_types import Ge, Gt, Le
 from torch import Tensor
 from typing_extensions import Doc
 
-from ddspo.backbones.base import Backbone, Model, Resize
+from ddspo.backbones._autoencoder import Resize
+from ddspo.backbones.base import Backbone, Model
 from ddspo.errors import InputError
 from ddspo.maths.pair import Pair
+from ddspo.pairs.background import ahead
+from ddspo.pairs.preview import preview
 from ddspo.pairs.shards import DEGRADED, Origin
-from ddspo.pairs.writer import PairWriter, begin, finish, read_index
+from ddspo.pairs.store import PairStore
+from ddspo.pairs.writer import PairWriter, begin, finish
 from ddspo.preferences._parts import Part, parts
 from ddspo.preferences._rows import LeftOut
 from ddspo.preferences._sides import Side, Unusable
@@ -37,8 +42,6 @@ from ddspo.run_folder import Row, RunFolder, write_json, write_rows
 
 DECODERS = 4
 """Threads that decode images while others are encoded."""
-PER_SHARD = 32
-"""Parts of a shard."""
 NAMED = 3
 """Rows that the summary names of each reason; left_out.jsonl has all."""
 SMALL, NARROW = "too small", "too narrow"
@@ -63,6 +66,12 @@ class Dataset:
         float, Ge(1), Le(16), Doc("images whose longer side is more than so many times the shorter are left out")
     ] = 4.0
     batch: Annotated[int, Gt(0), Doc("pairs encoded at once")] = 32
+    shard: Annotated[int, Gt(0), Doc("pairs of a file, in whole batches")] = 1024
+
+    @property
+    def parts(self) -> int:
+        """Batches of a shard."""
+        return max(1, self.shard // self.batch)
 
 
 def import_pairs(
@@ -85,14 +94,15 @@ def import_pairs(
     mine = Importer(run, backbone, settings, writer, accelerator.process_index, accelerator.num_processes)
     with progress.task("import", settings.format.count(settings.source)) as advance:
         shards = mine.run_all(advance)
-    for damage in writer.damaged:
-        progress.say(f"{damage}: imported again")
+    for line in gather_object(writer.damaged):
+        progress.say(f"import: made again: {line}")
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        finish(run.pairs, shards)
+        entries = finish(run.pairs, shards)
         _gather(run)
-        for line in summary(run):
+        for line in summary(run.left_out, sum(entry.rows for entry in entries.values())):
             progress.say(line)
+        preview(PairStore.open(run.pairs), run.images / "pairs", backbone.decode)
     accelerator.wait_for_everyone()
 
 
@@ -119,9 +129,9 @@ class Importer:
     def run_all(self, advance: Advance) -> int:
         """Make what is missing, and return how many shards there are."""
         given, shards = self.settings, 0
-        found = parts(given.format.read(given.source), given.pairs, given.batch, PER_SHARD)
+        found = parts(given.format.read(given.source), given.pairs, given.batch, given.parts)
         with ThreadPoolExecutor(DECODERS) as pool:
-            for part, contents in _ahead(found, lambda part: self._begin(part, pool)):
+            for part, contents in ahead((part, self._begin(part, pool)) for part in found):
                 if contents is not None:
                     self._write(part, contents)
                 if part.closes:
@@ -136,7 +146,7 @@ class Importer:
         if part.shard % self.processes != self.process:
             return None
         if part.shard not in self._missing:
-            self._missing[part.shard] = self.writer.missing(part.shard, PER_SHARD)
+            self._missing[part.shard] = self.writer.missing(part.shard, self.settings.parts)
         if part.number not in (self._missing[part.shard] or ()):
             self._check(part)
             return None
@@ -179,22 +189,21 @@ class Importer:
         return Pair(both[::2], both[1::2])
 
 
-def summary(run: RunFolder) -> list[str]:
+def summary(left_out: Path, pairs: int) -> list[str]:
     """How many pairs there are, and how many rows gave none for which reason, in a line each.
 
     Raises:
         InputError: There is no pair at all.
     """
     reasons: dict[str, list[str]] = defaultdict(list)
-    for row in each_row(run.left_out):
+    for row in each_row(left_out):
         reasons[row["reason"]].append(row["place"])
-    pairs = sum(entry.rows for entry in read_index(run.pairs).values())
     counts = [(reason, len(places)) for reason, places in sorted(reasons.items())]
     if not pairs:
         why = ", ".join(f"{count} {reason}" for reason, count in counts) or "it is empty"
-        raise InputError(f"import: no row gives a pair ({why}): {run.left_out} names each")
+        raise InputError(f"import: no row gives a pair ({why}): {left_out} names each")
     rows = pairs + sum(count for _, count in counts)
-    lines = [f"import: {pairs} pairs of {rows} rows; {run.left_out} names the others"]
+    lines = [f"import: {pairs} pairs of {rows} rows; {left_out} names the others"]
     for reason, count in counts:
         some = ", ".join(reasons[reason][:NAMED]) + (", ..." if count > NAMED else "")
         lines.append(f"import: {count} {reason}: {some}")
@@ -204,20 +213,6 @@ def summary(run: RunFolder) -> list[str]:
 def shown(text: str) -> str:
     """Anyone's text for a line of a file or of a terminal: short, and marks that do not print written out."""
     return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in text[:300])
-
-
-def _ahead(
-    found: Iterator[Part], begin: Callable[[Part], list[Pair[Future[Content]]] | None]
-) -> Iterator[tuple[Part, list[Pair[Future[Content]]] | None]]:
-    """Parts with what was begun for them, one part ahead of who takes them."""
-    waiting = None
-    for part in found:
-        begun = (part, begin(part))
-        if waiting:
-            yield waiting
-        waiting = begun
-    if waiting:
-        yield waiting
 
 
 def _content(side: Side, backbone: Backbone, settings: Dataset) -> Content:
