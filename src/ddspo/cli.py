@@ -14,6 +14,7 @@ from ddspo.errors import InputError
 
 if TYPE_CHECKING:
     from ddspo.exports.base import Export
+    from ddspo.workflow import Workflow
 
 RecipeFile = Annotated[Path, typer.Argument(help="A YAML recipe, for example recipes/scenes.yaml.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="For example train.lr=1e-4.")]
@@ -23,6 +24,8 @@ RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, for 
 Format = Annotated[str, typer.Option("--format", help="diffusers, comfyui, kohya or merged.")]
 Out = Annotated[Path | None, typer.Option(help="File or folder to write; otherwise in RUN/exports.")]
 Dtype = Annotated[str | None, typer.Option(help="fp32, bf16 or fp16, where the format lets you choose.")]
+
+PAIRS_OF_A_KIND = 8
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -34,9 +37,23 @@ def run(recipe: RecipeFile, overrides: Overrides = None, fresh: Fresh = False) -
 
 
 @app.command()
-def degrade(recipe: RecipeFile, overrides: Overrides = None, fresh: Fresh = False) -> None:
+def degrade(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    fresh: Fresh = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="Print what was done, and how well the model tells.")
+    ] = False,
+    gap: Annotated[
+        int | None, typer.Option(min=0, help="With --report: pairs of each kind to measure, 8 if not said; 0: none.")
+    ] = None,
+) -> None:
     """Prompts to prompts.jsonl: every prompt with its degraded variants."""
-    _go(recipe, overrides, ("degrade",), fresh)
+    if gap is not None and not report:
+        raise InputError("--gap: it is part of the report: add --report")
+    flow = _go(recipe, overrides, ("degrade",), fresh)
+    if report and flow.accelerator.is_main_process:
+        _report_degradations(flow, PAIRS_OF_A_KIND if gap is None else gap)
 
 
 @app.command()
@@ -201,7 +218,7 @@ def main() -> None:
         sys.exit(2)
 
 
-def _go(path: Path, overrides: list[str] | None, stages: tuple[str, ...], fresh: bool) -> None:
+def _go(path: Path, overrides: list[str] | None, stages: tuple[str, ...], fresh: bool) -> "Workflow":
     from ddspo.recipe import load
     from ddspo.workflow import STAGES, Workflow
 
@@ -215,6 +232,20 @@ def _go(path: Path, overrides: list[str] | None, stages: tuple[str, ...], fresh:
     if "report" in (stages or STAGES) and flow.accelerator.is_main_process:
         print("\n".join(headline(flow.result()) or [f"not evaluated; {flow.folder.aligned}"]))
         print(flow.folder.report_html)
+    return flow
+
+
+def _report_degradations(flow: "Workflow", pairs: int) -> None:
+    from ddspo import components
+    from ddspo.stages.degrade_report import Measure, degrade_page, degrade_report
+
+    given, measure = flow.recipe, None
+    if pairs:
+        backbone = components.backbone_of(given.model).load(given.model).to(flow.accelerator.device)
+        how = given.sample
+        measure = Measure(backbone, pairs, how.steps, how.guidance, how.batch, given.seed)
+    Console().print(degrade_page(degrade_report(flow.folder, measure, flow.progress)))
+    print(flow.folder.degradations_json)
 
 
 def _exporter(kind: str, dtype: str | None) -> "Export":

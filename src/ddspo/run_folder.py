@@ -41,6 +41,16 @@ class RunFolder:
         return self.path / "undegraded.jsonl"
 
     @property
+    def degradations_json(self) -> Path:
+        """What was done to the prompts, by kind, and whether the model can tell."""
+        return self.path / "degradations.json"
+
+    @property
+    def degradations_png(self) -> Path:
+        """The target gap of each kind, by time."""
+        return self.path / "degradations.png"
+
+    @property
     def pairs(self) -> Path:
         """Folder of parquet shards {id, prompt, how it was made, ..., win, lose} and their index."""
         return self.path / "pairs"
@@ -221,7 +231,7 @@ class RunFolder:
         pictures = self.images
         images = (pictures / "base", pictures / "aligned")
         return {
-            "degrade": (self.prompts, self.undegraded),
+            "degrade": (self.prompts, self.undegraded, self.degradations_json, self.degradations_png),
             "sample": (self.pairs, pictures / "pairs"),
             "import": (self.pairs, self.left_out, self.importing, pictures / "pairs"),
             "pretrain": (self.policies, self.pretraining.path),
