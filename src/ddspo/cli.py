@@ -237,14 +237,18 @@ def _go(path: Path, overrides: list[str] | None, stages: tuple[str, ...], fresh:
 
 def _report_degradations(flow: "Workflow", pairs: int) -> None:
     from ddspo import components
+    from ddspo.backbones._sampler import sampling_with
     from ddspo.stages.degrade_report import Measure, degrade_page, degrade_report
 
-    given, measure = flow.recipe, None
+    given, how = flow.recipe, flow.recipe.sample
     if pairs:
         backbone = components.backbone_of(given.model).load(given.model).to(flow.accelerator.device)
-        how = given.sample
-        measure = Measure(backbone, pairs, how.steps, how.guidance, how.batch, given.seed)
-    Console().print(degrade_page(degrade_report(flow.folder, measure, flow.progress)))
+        measure = Measure(backbone, pairs, *how.how(backbone), how.batch, given.seed)
+        with sampling_with(backbone, how.scheduler, how.scheduler_options):
+            found = degrade_report(flow.folder, measure, flow.progress)
+    else:
+        found = degrade_report(flow.folder, None, flow.progress)
+    Console().print(degrade_page(found))
     print(flow.folder.degradations_json)
 
 
