@@ -60,8 +60,8 @@ def test_counts(tmp_path: Path) -> None:
     assert remove["kept_words"] == pytest.approx((2 / 3 + 1 / 3) / 2)
     assert (swap["variants"], swap["kept_words"]) == (1, 0.5)
     assert swap["example"] == {"prompt": "a dog", "degraded": "a cow"}
-    assert json.loads(run.degradations_json.read_text()) == found
-    assert not run.degradations_png.exists()
+    assert json.loads((run.degradations / "report.json").read_text()) == found
+    assert not (run.degradations / "gap.png").exists()
     console = Console(file=io.StringIO(), width=60)
     console.print(degrade_page(found))
     assert "3 prompts, 1 of them cannot be degraded, for example" in console.file.getvalue()
@@ -80,7 +80,7 @@ def test_the_gap_is_that_of_the_model(tmp_path: Path) -> None:
     assert found["kinds"]["case"] == [0] * len(TIMES)
     assert min(found["empty_prompt"]) > 0
     assert found["t"] == [100, 300, 500, 700, 900]
-    assert run.degradations_png.read_bytes().startswith(b"\x89PNG")
+    assert (run.degradations / "gap.png").read_bytes().startswith(b"\x89PNG")
     write(run, {"a red cat": [("", "nothing")], "a blue dog": [("", "nothing")]})
     found = degrade_report(run, measure, QUIET)["gap"]
     assert found["kinds"]["nothing"] == pytest.approx(found["empty_prompt"], rel=1e-5)
@@ -104,11 +104,11 @@ def test_the_command(tiny_folder: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ddspo", "degrade", str(recipe)]
     done = subprocess.run([*command, "--report", "--gap", "1"], capture_output=True, text=True, check=True)
     run = RunFolder(tmp_path / "r")
-    found = json.loads(run.degradations_json.read_text())
+    found = json.loads((run.degradations / "report.json").read_text())
     assert (found["prompts"], found["undegraded_examples"]) == (3, ["peace"])
     assert sum(kind["variants"] for kind in found["kinds"].values()) == 4
     assert set(found["gap"]["kinds"]) == set(found["kinds"])
     assert all(value > 0 for values in found["gap"]["kinds"].values() for value in values)
     assert "3 prompts, 1 of them cannot be degraded, for example 'peace'" in done.stdout
     assert all(kind in done.stdout for kind in found["kinds"])
-    assert str(run.degradations_json) in done.stdout
+    assert str(run.degradations / "report.json") in done.stdout

@@ -249,7 +249,7 @@ def _report_degradations(flow: "Workflow", pairs: int) -> None:
     else:
         found = degrade_report(flow.folder, None, flow.progress)
     Console().print(degrade_page(found))
-    print(flow.folder.degradations_json)
+    print(flow.folder.degradations / "report.json")
 
 
 def _exporter(kind: str, dtype: str | None) -> "Export":

@@ -41,14 +41,9 @@ class RunFolder:
         return self.path / "undegraded.jsonl"
 
     @property
-    def degradations_json(self) -> Path:
-        """What was done to the prompts, by kind, and whether the model can tell."""
-        return self.path / "degradations.json"
-
-    @property
-    def degradations_png(self) -> Path:
-        """The target gap of each kind, by time."""
-        return self.path / "degradations.png"
+    def degradations(self) -> Path:
+        """Folder of report.json and gap.png: what was done to the prompts, by kind, and whether the model can tell."""
+        return self.path / "degradations"
 
     @property
     def pairs(self) -> Path:
@@ -231,7 +226,7 @@ class RunFolder:
         pictures = self.images
         images = (pictures / "base", pictures / "aligned")
         return {
-            "degrade": (self.prompts, self.undegraded, self.degradations_json, self.degradations_png),
+            "degrade": (self.prompts, self.undegraded, self.degradations),
             "sample": (self.pairs, pictures / "pairs"),
             "import": (self.pairs, self.left_out, self.importing, pictures / "pairs"),
             "pretrain": (self.policies, self.pretraining.path),

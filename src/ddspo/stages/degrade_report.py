@@ -1,4 +1,4 @@
-"""prompts.jsonl -> degradations.json, degradations.png: what was done to prompts, and whether the model can tell."""
+"""prompts.jsonl -> degradations/: what was done to prompts, and whether the model can tell."""
 
 import heapq
 from collections import Counter
@@ -95,8 +95,8 @@ def degrade_report(run: RunFolder, measure: Measure | None, progress: Progress) 
     found = _found(run, kinds, prompts)
     if measure:
         found["gap"] = _gaps(measure, {name: kinds[name].items for name in found["kinds"]}, progress)
-        replace_atomically(run.degradations_png, lambda path: _plot(found, path))
-    write_json(run.degradations_json, found)
+        replace_atomically(run.degradations / "gap.png", lambda path: _plot(found, path))
+    write_json(run.degradations / "report.json", found)
     return found
 
 
