@@ -19,6 +19,8 @@ from typer.testing import CliRunner
 
 from ddspo import cli
 from ddspo.errors import InputError
+from ddspo.preferences._rows import Found
+from ddspo.preferences.table import Table
 from ddspo.run_folder import Row, RunFolder, read_rows, write_rows, write_text
 from ddspo.stages._ballot import SIDES, Ballot
 from ddspo.stages.vote import Server
@@ -98,6 +100,23 @@ def test_votes_become_a_preference_dataset_and_ties_are_kept_apart(run: RunFolde
         assert [row["seed"]] * 2 == [10 * int(green) + int(blue) // 10 for _, green, blue in pixels]
     (tie,) = read_rows(run.ties)
     assert tie == {"id": second.id, "seed": second.seed, "prompt": second.prompt, **second.images, "number": 2}
+
+
+def test_ddspo_import_reads_the_votes(run: RunFolder) -> None:
+    """Of the rows that `ddspo import` finds in votes.jsonl, win and lose are the images that were preferred or not."""
+    ballot = Ballot.open(run.path)
+    for verdict in ("aligned", "tie", "base"):
+        prefer(ballot, verdict)
+    table, source = Table(), str(run.votes)
+    table.check(source)
+    found = [pair for row in table.rows(source) if isinstance(row, Found) for pair in table.pairs(row)]
+    first, _, third = ballot.comparisons[:3]
+    assert [pair.prompt for pair in found] == [first.prompt, third.prompt]
+    pixels = [[tuple(np.asarray(side.read())[0, 0]) for side in pair.sides] for pair in found]
+    assert pixels == [
+        [colour("aligned", first.item, first.index), colour("base", first.item, first.index)],
+        [colour("base", third.item, third.index), colour("aligned", third.item, third.index)],
+    ]
 
 
 def test_undo_takes_back_the_last_vote_of_either_kind(run: RunFolder) -> None:
