@@ -1,6 +1,7 @@
 """Benchmarks of large models run at tiny size here, and what they wrote into the recipes is still what they count."""
 
 import importlib
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -29,6 +30,18 @@ def test_a_step_of_a_model_with_random_weights(
     assert cells[:3] == [str(tiny_folder), "lora", "1"]
     assert float(cells[3]) > 0
     assert cells[4] == "not measured without CUDA"
+
+
+@pytest.mark.parametrize("benchmark", ["sample"], indirect=True)
+def test_pairs_a_minute(
+    benchmark: ModuleType, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--pairs", "4", "--batch", "2", "--steps", "1", "--rounds", "1"]
+    monkeypatch.setattr(sys, "argv", ["sample.py", str(tiny_folder), *options])
+    benchmark.main()
+    found = re.search(r"ddspo sample (\d+), plain loop (\d+), ratio ([\d.]+) \(4 pairs", capsys.readouterr().out)
+    assert found
+    assert float(found[3]) == pytest.approx(int(found[1]) / int(found[2]), rel=0.02)
 
 
 @pytest.mark.parametrize("benchmark", ["memory"], indirect=True)

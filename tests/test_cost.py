@@ -70,6 +70,7 @@ def test_work_by_hand(configurations: Path) -> None:
     assert (work.sample_forwards, work.frozen_forwards, work.policy_forwards) == (120, 36, 24)
     assert (work.updates, work.pairs_trained, work.evaluate_forwards) == (3, 12, 0)
     assert work.total_flops == 228 * work.forward_flops
+    assert counted(configurations, "train.window=1e-6").host.latents_bytes == 1073
     other = counted(configurations, "sample.guidance=1", "policy_pair=forward_noise").work
     assert (other.sample_forwards, other.frozen_forwards) == (60, 24)
 

@@ -82,7 +82,10 @@ def path(tiny_folder: Path, tmp_path: Path) -> Path:
 
 
 def test_ten_kills_lose_nothing(path: Path, tmp_path: Path) -> None:
-    """Before the first batch, between batches and within one; the other process is killed a little later."""
+    """Before the first batch, between batches and within one; the other process is killed a little later.
+
+    A finished run that is asked to sample again makes what is damaged again, and nothing else.
+    """
     expected = finish(path, tmp_path / "whole")
     assert sorted(expected) == [*(f"{number:06d}.parquet" for number in range(16)), "index.json"]
     out, draw, kills = tmp_path / "out", random.Random(0), 0
@@ -106,4 +109,7 @@ def test_ten_kills_lose_nothing(path: Path, tmp_path: Path) -> None:
         if folder.exists():
             assert before.items() <= whole(folder).items()
             assert batches(folder) >= had
+    assert finish(path, out) == expected
+    damaged = folder / "000003.parquet"
+    damaged.write_bytes(expected["000003.parquet"].replace(b"PAR1", b"PAR0"))
     assert finish(path, out) == expected

@@ -83,7 +83,10 @@ class PairStore(Pairs):
             self._read(number)
         seen = np.zeros(len(self), np.int64)
         for shard, first in zip(self.shards, self._starts, strict=True):
-            ids = pq.read_table(shard.path, columns=["id"])["id"].to_pylist()
+            try:
+                ids = pq.read_table(shard.path, columns=["id"])["id"].to_pylist()
+            except (pa.ArrowException, OSError) as error:
+                raise Damaged(f"{shard.path}: no parquet file: {str(error).splitlines()[0]}") from None
             seen[first : first + len(ids)] = [draws.stable_seed(each) for each in ids]
         order = np.argsort(seen, kind="stable")
         again = order[1:][seen[order[1:]] == seen[order[:-1]]]

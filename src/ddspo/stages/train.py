@@ -18,6 +18,7 @@ from ddspo.progress import Progress
 from ddspo.references.base import Reference
 from ddspo.references.frozen import FrozenReference
 from ddspo.run_folder import RunFolder, replace_atomically
+from ddspo.training import processes
 from ddspo.training.batches import Batches, conditions_of
 from ddspo.training.drawing import PLAIN, Drawing, check_drawing
 from ddspo.training.fit import Fit, Optimisation
@@ -71,7 +72,7 @@ def train(
     """Train and write `aligned/`; a run that was interrupted goes on from its newest checkpoint."""
     method.check(settings, degraded=data.has_degraded)
     check_drawing(method.drawing, method.policy_pair, data.each_prompt())
-    data.verify(backbone.latent_shape, accelerator.process_index, accelerator.num_processes)
+    processes.agree(lambda: data.verify(backbone.latent_shape, accelerator.process_index, accelerator.num_processes))
     backbone.to(accelerator.device)
     conditions = conditions_of(backbone, data.texts(), settings.encode)
     pretrained = Pretrained(method.pretrained, run.policies) if method.pretrained else None
