@@ -68,7 +68,7 @@ def test_groups_are_clipped_each_on_its_own(tmp_path: Path) -> None:
         accelerator=Accelerator(),
         trained=two,
         step=two.step,
-        batches=Batches(data, Conditions(backbone, data.texts), 2, 0, backbone.path),
+        batches=Batches(data, Conditions(backbone, data.texts()), 2, 0, backbone.path),
         settings=Optimisation(steps=1, batch=2, device_batch=2, max_grad_norm=1.0),
         folder=RunFolder(tmp_path),
     )
