@@ -109,15 +109,10 @@ def dump(recipe: Recipe) -> str:
 
 def _fault(recipe: Recipe) -> str | None:
     """What does not go together, before any file is looked at."""
-    validation = recipe.validation
     if not _NAME.fullmatch(recipe.name):
         return f"name {recipe.name!r}: use letters, digits, '_', '-' and '.', not starting with '.'"
     if recipe.prompts is None and recipe.dataset is None:
         return "prompts: missing: give prompts to make pairs from, or a dataset to import pairs from"
-    if validation.every and validation.scored and not recipe.evaluate:
-        return "validation.scored: the recipe has no evaluate group whose metric could judge: use 0"
-    if validation.every and recipe.dataset and not recipe.evaluate:
-        return "validation.every: with a dataset its prompts are those of an evaluate group: give one, or use 0"
     return None
 
 

@@ -240,6 +240,10 @@ class Workflow:
         self.recipe = replace(given, model=replace(given.model, backbone=components.name_of(backbone)))
         if self._pretrains:
             check_batch(given.pretrain.train, self.accelerator.num_processes, "pretrain.train")
+        if given.validation.every and given.validation.scored and not given.evaluate:
+            raise InputError("validation.scored: the recipe has no evaluate group whose metric could judge: use 0")
+        if given.validation.every and given.dataset and not given.evaluate:
+            raise InputError("validation.every: with a dataset its prompts are those of evaluate: give it, or use 0")
         given.validation.check(given.train.steps)
         self._method.check(given.train, degraded=given.has_degraded)
         if given.dataset:
