@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import diffusers
@@ -89,11 +90,15 @@ def needs(path: Path) -> str:
     first = path.stem.partition("-")[0]
     with _folder(ARCHITECTURES.get(first, first)) as model:
         given = load(path, [f"model.path={model.path}", "model.variant=null"])
-        found = cost(given)
+        # How many pairs a dataset has is known to who has it: its recipe says what one takes.
+        found = cost(
+            replace(given, dataset=replace(given.dataset, source="owner/name", pairs=1)) if given.dataset else given
+        )
     pairs, device = (with_unit("_bytes", size) for size in (found.disk.pairs_bytes, _peak(found)))
     hours = found.work.total_flops / RATE / 3600
+    which = "a pair" if given.dataset else "for pairs"
     return (
-        f"# Needs: {pairs} of disk and main memory for pairs; {device} of accelerator memory and activations; "
+        f"# Needs: {pairs} of disk {which}; {device} of accelerator memory and activations; "
         f"{hours:,.0f} hours at {with_unit('_flops', RATE)}/s"
     )
 

@@ -39,7 +39,9 @@ def test_pairs_a_minute(
     options = ["--pairs", "4", "--batch", "2", "--steps", "1", "--rounds", "1"]
     monkeypatch.setattr(sys, "argv", ["sample.py", str(tiny_folder), *options])
     benchmark.main()
-    found = re.search(r"ddspo sample (\d+), plain loop (\d+), ratio ([\d.]+) \(4 pairs", capsys.readouterr().out)
+    found = re.search(
+        r"ddspo sample (\d+) pairs a minute, plain loop (\d+), ratio ([\d.]+) \(4 pairs", capsys.readouterr().out
+    )
     assert found
     assert float(found[3]) == pytest.approx(int(found[1]) / int(found[2]), rel=0.02)
 

@@ -58,13 +58,17 @@ def test_the_loss_reads_prompts_as_the_pipeline_does(name: str) -> None:
 
 @pytest.mark.parametrize("name", MINIATURES)
 def test_the_loss_of_a_network_that_predicts_nothing(name: str) -> None:
-    """By hand: for x0 = 0, noise 2 and a prediction of 0, both |e - eps|^2 and |v - (eps - x0)|^2 are 4."""
+    """By hand: for x0 = 0, noise 2 and a prediction of 0, both |e - eps|^2 and |v - (eps - x0)|^2 are 4.
+
+    |e - eps|^2 is weighed by 1 / alpha_bar: 1 / (1 - 0.00085) at the first time, and 10, the most, at time 900.
+    """
     model = MINIATURES[name](make_tokenizer())
     last = model.unet.conv_out if name == "noise" else model.transformer.proj_out
     torch.nn.init.zeros_(last.weight)
     torch.nn.init.zeros_(last.bias)
     x0, tokens = torch.zeros(2, 8, 8, 8), torch.zeros(2, TOKENS, dtype=torch.long)
-    assert model(x0, x0 + 2, torch.tensor([0.1, 0.9]), tokens).item() == pytest.approx(4)
+    expected = (4 / (1 - 0.00085) + 40) / 2 if name == "noise" else 4
+    assert model(x0, x0 + 2, torch.tensor([1e-6, 0.9]), tokens).item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("name", MINIATURES)

@@ -126,7 +126,10 @@ def test_other_labels_are_other_pairs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("policy_pair=training_free", "TrainingFree reads degraded prompts; labelled pairs have none"),
+        (
+            "policy_pair=training_free",
+            "TrainingFree reads degraded prompts, and labelled and most imported pairs have none",
+        ),
         ("sample.labels.candidates=1", "sample.labels.candidates: 1: input should be greater than or equal to 2"),
         ("sample.labels={}", "sample.labels.judge: missing"),
         ("prompts=PLAIN", "prompts: PLAIN:1: tag None is none of"),
@@ -158,6 +161,6 @@ def test_the_training_stage_checks_too() -> None:
     """Whoever calls it from Python hears the same."""
     recipe = load(RECIPE)
     method = Method(TrainingFree(), recipe.objective, recipe.adaptation)
-    with pytest.raises(InputError, match="labelled pairs have none"):
+    with pytest.raises(InputError, match="imported pairs have none"):
         method.check(recipe.train, degraded=False)
     method.check(recipe.train, degraded=True)

@@ -27,7 +27,15 @@ SMALL = [
 ]
 PRETRAIN = ["pretrain.train.steps=1", "pretrain.train.batch=2", "pretrain.train.device_batch=2"]
 SOURCED = ("degradation", "sample", "dataset", "objective", "adaptation", "pretrain", "draw", "train")
-NOT_METHOD = ("model.path", "model.variant", "name", "policy_pair", "sample.batch", "train.device_batch")
+NOT_METHOD = (
+    "model.path",
+    "model.variant",
+    "name",
+    "policy_pair",
+    "sample.batch",
+    "sample.shard",
+    "train.device_batch",
+)
 """Keys that the title explains, or that change memory and not the result."""
 
 

@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import random
 import shutil
-import signal
 import socket
 import time
 from multiprocessing.process import BaseProcess
@@ -98,7 +97,7 @@ def test_ten_kills_lose_nothing(path: Path, tmp_path: Path) -> None:
             time.sleep(0.002)
         time.sleep(draw.random() * 0.05)
         for process in draw.sample(processes, PROCESSES):
-            os.kill(process.pid or 0, signal.SIGKILL)
+            process.kill()
             time.sleep(draw.random() * 0.02)
         for process in processes:
             process.join()
