@@ -46,8 +46,9 @@ def test_statistics_and_a_sheet(tiny_folder: Path, tmp_path: Path) -> None:
     assert f"damaged: {shard}: its checksum is not that of index.json: it is damaged, or another file" in lines
     sheet = Path(lines[-1])
     assert sheet == run.images / "pairs" / "sheet.png"
-    with Image.open(sheet) as image, Image.open(run.images / "pairs" / "0-win.png") as one:
-        assert image.size == (6 * one.width, 2 * one.height)
+    with Image.open(sheet) as image:
+        assert image.width > 900
+        assert len(image.getcolors(image.width * image.height) or ()) > 100
 
 
 def test_a_folder_without_pairs(tmp_path: Path) -> None:

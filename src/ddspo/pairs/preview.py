@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,24 +19,29 @@ PREVIEWS = 12
 Decode = Callable[[Tensor], Sequence[NDArray[np.uint8]]]
 """From latents in model space to images [H, W, 3]."""
 
-Shown = Pair[NDArray[np.uint8]]
-"""Both images of a pair."""
+
+class Shown(NamedTuple):
+    """A pair to look at: its prompt, the degraded one if there is any, and both images."""
+
+    prompt: str
+    degraded: str | None
+    images: Pair[NDArray[np.uint8]]
 
 
 def preview(store: PairStore, folder: Path, decode: Decode, count: int = PREVIEWS) -> list[Shown]:
     """Write N-win.png and N-lose.png of some pairs, evenly spaced, and pairs.jsonl, which says what they are.
 
     Returns:
-        Both images of each.
+        What was written.
     """
     places = np.linspace(0, len(store) - 1, min(count, len(store)), dtype=int).tolist()
     folder.mkdir(parents=True, exist_ok=True)
     rows, shown = [], []
     for number, place in enumerate(places):
-        shown.append(Pair(*decode(cat(store.take([place]).latents).float())))
-        for side, image in shown[-1]._asdict().items():
+        images, row = Pair(*decode(cat(store.take([place]).latents).float())), store.row(place)
+        for side, image in images._asdict().items():
             Image.fromarray(image).save(folder / f"{number}-{side}.png")
-        row = store.row(place)
+        shown.append(Shown(row["prompt"], row.get("degraded"), images))
         rows.append({"n": number} | {key: value for key, value in row.items() if key not in MADE})
     write_rows(folder / "pairs.jsonl", rows)
     return shown

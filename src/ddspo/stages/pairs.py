@@ -1,14 +1,17 @@
 """pairs/ -> what is in it: how many, of what kinds, how they were made, how far apart both sides are, and pictures."""
 
+import textwrap
+import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
-from PIL import Image
 
 from ddspo.errors import InputError
 from ddspo.maths.pair import Pair
@@ -18,7 +21,11 @@ from ddspo.pairs.store import PairStore, listed
 from ddspo.pairs.writer import read_index
 from ddspo.run_folder import RunFolder, replace_atomically
 
-COLUMNS, THUMBNAIL = 6, 256
+COLUMNS = 4
+CELL = 2.2
+"""Inches that a picture takes on the sheet."""
+SMALL = 128
+"""Fewer pixels than these are shown as squares."""
 
 
 @dataclass
@@ -137,23 +144,27 @@ def overlap(prompt: str, degraded: str) -> float:
 
 
 def contact_sheet(found: Findings, decode: Decode) -> Path:
-    """Pictures of some pairs on one sheet, winners above their losers, beside the pictures themselves."""
+    """Some pairs on one sheet, winners above their losers under their prompts, beside the pictures themselves."""
     run = found.folder.parent if found.folder.name == "pairs" else found.folder
     folder = RunFolder(run).images / "pairs"
-    images = preview(found.store(), folder, decode)
-    rows = [images[first : first + COLUMNS] for first in range(0, len(images), COLUMNS)]
+    shown = preview(found.store(), folder, decode)
+    rows = -(-len(shown) // COLUMNS)
+    figure = Figure(figsize=(CELL * COLUMNS, 2.4 * CELL * rows), layout="constrained")
+    axes = figure.subplots(2 * rows, COLUMNS, squeeze=False)
+    for each in axes.flat:
+        each.set_axis_off()
+    for number, pair in enumerate(shown):
+        row, column = divmod(number, COLUMNS)
+        _show(axes[2 * row, column], pair.prompt, pair.images.win)
+        _show(axes[2 * row + 1, column], pair.degraded or "the same prompt", pair.images.lose)
     sheet = folder / "sheet.png"
-    grid = np.concatenate([_row([pair[side] for pair in row]) for row in rows for side in range(2)])
-    replace_atomically(sheet, lambda partial: Image.fromarray(grid).save(partial, format="PNG"))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # of prompts in any script
+        replace_atomically(sheet, lambda partial: figure.savefig(partial, format="png", dpi=110))
     return sheet
 
 
-def _row(images: Sequence[np.ndarray]) -> np.ndarray:
-    """Small pictures side by side, blank where there are fewer than the sheet has columns."""
-    small = []
-    for image in images:
-        picture = Image.fromarray(image)
-        picture.thumbnail((THUMBNAIL, THUMBNAIL))
-        small.append(np.asarray(picture))
-    blank = np.full_like(small[0], 255)
-    return np.concatenate([*small, *[blank] * (COLUMNS - len(small))], axis=1)
+def _show(axes: Axes, text: str, image: np.ndarray) -> None:
+    """An image, however small, under the first words of its prompt."""
+    axes.imshow(image, interpolation="nearest" if image.shape[0] < SMALL else "antialiased")
+    axes.set_title(textwrap.fill(textwrap.shorten(text, 80), 26), fontsize=8, parse_math=False)
