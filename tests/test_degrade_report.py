@@ -12,10 +12,11 @@ import yaml
 from rich.console import Console
 
 from ddspo.backbones.sd import SD
+from ddspo.degradations.base import overlap
 from ddspo.errors import InputError
 from ddspo.progress import Progress
 from ddspo.run_folder import RunFolder, write_rows
-from ddspo.stages.degrade_report import TIMES, Measure, degrade_page, degrade_report, overlap, target_gap
+from ddspo.stages.degrade_report import TIMES, Measure, degrade_page, degrade_report, target_gap
 
 QUIET = Progress(speaks=False)
 

@@ -13,15 +13,8 @@ from ddspo.cli import app
 from ddspo.errors import InputError
 from ddspo.progress import Progress
 from ddspo.run_folder import RunFolder, write_rows
-from ddspo.stages.pairs import inspect, overlap
+from ddspo.stages.pairs import inspect
 from ddspo.stages.sample import Sampling, sample
-
-
-def test_words_that_are_left() -> None:
-    """Of a, red, red, cube: two of four; a word that is there twice is left once."""
-    assert overlap("a red red cube", "red cube") == 0.5
-    assert overlap("a red red cube", "red red red") == 0.5
-    assert overlap("a", "b") == 0
 
 
 def test_statistics_and_a_sheet(tiny_folder: Path, tmp_path: Path) -> None:

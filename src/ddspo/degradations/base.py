@@ -1,6 +1,7 @@
 """What a degradation is."""
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
@@ -10,6 +11,12 @@ class Degraded(NamedTuple):
 
     text: str
     kind: str
+
+
+def overlap(prompt: str, degraded: str) -> float:
+    """Share of a prompt's words that its degraded prompt has too, wherever they stand; each word counts once."""
+    words, kept = (Counter(text.lower().split()) for text in (prompt, degraded))
+    return (words & kept).total() / max(words.total(), 1)
 
 
 class Degradation(ABC):

@@ -1,7 +1,6 @@
 """prompts.jsonl -> degradations/: what was done to prompts, and whether the model can tell."""
 
 import heapq
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from ddspo import draws
 from ddspo.backbones.base import Backbone
+from ddspo.degradations.base import overlap
 from ddspo.errors import InputError
 from ddspo.progress import Progress
 from ddspo.rows import each_row
@@ -98,12 +98,6 @@ def degrade_report(run: RunFolder, measure: Measure | None, progress: Progress) 
         replace_atomically(run.degradations / "gap.png", lambda path: _plot(found, path))
     write_json(run.degradations / "report.json", found)
     return found
-
-
-def overlap(prompt: str, degraded: str) -> float:
-    """Share of a prompt's words that its degraded prompt has too, wherever they stand; each word counts once."""
-    words, kept = (Counter(text.lower().split()) for text in (prompt, degraded))
-    return (words & kept).total() / words.total()
 
 
 def target_gap(win: Tensor, lose: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from typing_extensions import Doc
 
 from ddspo.backbones._autoencoder import Resize
 from ddspo.backbones.base import Backbone, Model
-from ddspo.errors import InputError
+from ddspo.errors import InputError, legible
 from ddspo.maths.pair import Pair
 from ddspo.pairs.background import ahead
 from ddspo.pairs.preview import preview
@@ -44,6 +44,8 @@ DECODERS = 4
 """Threads that decode images while others are encoded."""
 NAMED = 3
 """Rows that the summary names of each reason; left_out.jsonl has all."""
+LEGIBLE = 300
+"""Characters of anyone's text that a line of a file or of a terminal shows."""
 SMALL, NARROW = "too small", "too narrow"
 
 Content = np.ndarray | Tensor
@@ -176,7 +178,7 @@ class Importer:
                 left_out.append(LeftOut(candidate.preference.place, fault.reason, fault.detail))
             else:
                 rows.append(_row(number, candidate.preference))
-        named = [{name: shown(value) for name, value in each._asdict().items()} for each in left_out]
+        named = [{name: legible(value[:LEGIBLE]) for name, value in each._asdict().items()} for each in left_out]
         write_json(_notes(self.run, part), {"digest": part.digest, "left_out": named})
         self.writer.add(part.shard, part.number, rows, self._latents(kept))
 
@@ -210,11 +212,6 @@ def summary(left_out: Path, pairs: int) -> list[str]:
     return lines
 
 
-def shown(text: str) -> str:
-    """Anyone's text for a line of a file or of a terminal: short, and marks that do not print written out."""
-    return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in text[:300])
-
-
 def _content(side: Side, backbone: Backbone, settings: Dataset) -> Content:
     """A latent, or an image in the model's shape."""
     found = side.read()
@@ -235,7 +232,7 @@ def _content(side: Side, backbone: Backbone, settings: Dataset) -> Content:
 def _row(number: int, found: Preference) -> Row:
     """A pair's row; its id is its number, whatever the dataset calls it."""
     notes = json.dumps(found.notes, default=str)
-    row = {"id": f"{number:08d}", "prompt": found.prompt, "place": shown(found.place), "notes": notes}
+    row = {"id": f"{number:08d}", "prompt": found.prompt, "place": legible(found.place[:LEGIBLE]), "notes": notes}
     return row | ({"degraded": found.degraded} if found.degraded else {})
 
 

@@ -13,7 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from ddspo.errors import InputError
+from ddspo.degradations.base import overlap
+from ddspo.errors import InputError, legible
 from ddspo.maths.pair import Pair
 from ddspo.pairs.preview import Decode, preview
 from ddspo.pairs.shards import MADE, Origin, latents_of, read_shard
@@ -106,11 +107,6 @@ class Findings:
         return PairStore([listed(self.folder / name, entries[name]) for name in self.whole], self.origin)
 
 
-def legible(text: str) -> str:
-    """Anyone's text with control characters written out, which a terminal would obey."""
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
-
-
 def inspect(path: Path) -> Findings:
     """Read all shards of a run, or of a folder of shards, one at a time.
 
@@ -135,12 +131,6 @@ def inspect(path: Path) -> Findings:
     strange = sorted({file.name for file in found.folder.glob("*.parquet")} - set(entries))
     found.damaged += [f"{found.folder / name}: not in index.json" for name in strange]
     return found
-
-
-def overlap(prompt: str, degraded: str) -> float:
-    """Share of a prompt's words that are in a degraded one, each as often as it is there."""
-    words = Counter(prompt.split())
-    return (words & Counter(degraded.split())).total() / max(words.total(), 1)
 
 
 def contact_sheet(found: Findings, decode: Decode) -> Path:
