@@ -10,6 +10,7 @@ rows are kept when it is run again.
 
 import argparse
 import json
+import math
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -57,7 +58,8 @@ def _options() -> argparse.Namespace:
 def _arm(pairs: RunFolder, path: Path, fixed: Sequence[str], arm: str, steps: Sequence[int]) -> Iterator[dict]:
     """Train once to the most updates, and validate the checkpoints on the way."""
     name = "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in arm)
-    mechanics = [f"train.steps={steps[-1]}", "train.checkpoint_every=10", "train.keep=99"]
+    every = math.gcd(*steps)
+    mechanics = [f"train.steps={steps[-1]}", f"train.checkpoint_every={every}", f"train.keep={steps[-1] // every}"]
     given = recipe.load(path, [*fixed, *arm.split(), *mechanics, f"name={name[-99:]}"])
     _share(pairs, RunFolder(Path(given.out) / given.name))
     flow = Workflow.start(given)

@@ -8,13 +8,12 @@ ratios is reported; above 1, `ddspo sample` is the faster one.
 import argparse
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from safetensors.torch import save_file
+from timing import seconds
 
 from ddspo import components, draws
 from ddspo.backbones.base import Backbone, Model
@@ -54,9 +53,9 @@ def main() -> None:
 
         for function in (ours, plain):
             function()
-        seconds = [(_seconds(ours), _seconds(plain)) for _ in range(given.rounds)]
-    mine, theirs = (60 * given.pairs / statistics.median(each) for each in zip(*seconds, strict=True))
-    ratio = statistics.median(theirs / mine for mine, theirs in seconds)
+        taken = [(seconds(ours), seconds(plain)) for _ in range(given.rounds)]
+    mine, theirs = (60 * given.pairs / statistics.median(each) for each in zip(*taken, strict=True))
+    ratio = statistics.median(theirs / mine for mine, theirs in taken)
     print(
         f"{accelerator.device}: ddspo sample {mine:.0f} pairs a minute, plain loop {theirs:.0f}, ratio {ratio:.3f} ",
         end="",
@@ -84,12 +83,6 @@ def loop(backbone: Backbone, run: RunFolder, settings: Sampling, out: Path) -> N
         )[0]
         for number, (win, lose) in enumerate(zip(*latents.half().cpu().chunk(2), strict=True), start=first):
             save_file({"win": win.clone(), "lose": lose.clone()}, out / f"{number:06d}.safetensors")
-
-
-def _seconds(function: Callable[[], None]) -> float:
-    began = time.perf_counter()
-    function()
-    return time.perf_counter() - began
 
 
 if __name__ == "__main__":

@@ -6,11 +6,10 @@ of the ratios is reported.
 """
 
 import statistics
-import time
-from collections.abc import Callable
 
 import torch
 from accelerate import Accelerator
+from timing import seconds
 
 from ddspo.adaptations.lora import LoRA
 from ddspo.backbones.base import Model
@@ -45,7 +44,7 @@ def main() -> None:
 
     for function in (step, floor):
         function()
-    pairs = [(_seconds(step), _seconds(floor)) for _ in range(ROUNDS)]
+    pairs = [(seconds(step), seconds(floor)) for _ in range(ROUNDS)]
     ratio = statistics.median(a / b for a, b in pairs)
     print(f"step {statistics.median(a for a, _ in pairs) * 1e3:.0f} ms, floor ", end="")
     print(f"{statistics.median(b for _, b in pairs) * 1e3:.0f} ms, ratio {ratio:.3f} ({PAIRS} pairs, {ROUNDS} rounds)")
@@ -57,12 +56,6 @@ def _view(backbone: SD) -> View:
     path = backbone.path
     condition, degraded = backbone.encode(["a photo of a red circle"] * PAIRS), backbone.encode(["red"] * PAIRS)
     return View(x0, Pair(noise, noise), t, x0.map(lambda x: path.noise(x, noise, t)), condition, degraded, path)
-
-
-def _seconds(function: Callable[[], None]) -> float:
-    began = time.perf_counter()
-    function()
-    return time.perf_counter() - began
 
 
 if __name__ == "__main__":

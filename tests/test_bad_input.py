@@ -92,6 +92,20 @@ def test_a_stage_before_its_turn(tmp_path: Path) -> None:
         flow.run(("train",))
 
 
+@pytest.mark.parametrize(
+    ("first", "message"),
+    [
+        ("train", "degrade is not finished"),
+        ("import", "import: the recipe has no such group"),
+        ("pretrain", "training_free needs no winner and loser"),
+    ],
+)
+def test_a_stage_that_cannot_come_first_leaves_no_folder(tmp_path: Path, first: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Workflow.start(load(SCENES, [f"out={tmp_path / 'runs'}"]), first=first)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_an_evaluation_that_the_recipe_does_not_have(tmp_path: Path) -> None:
     flow = Workflow.start(load(SCENES, [f"out={tmp_path}", "evaluate=null"]))
     with pytest.raises(InputError, match="evaluate: the recipe has no such group"):

@@ -224,7 +224,10 @@ def _go(path: Path, overrides: list[str] | None, stages: tuple[str, ...], fresh:
 
     _quieten()
     try:
-        flow = Workflow.start(load(path, overrides or ()), fresh_from=(stages or STAGES)[0] if fresh else None)
+        first = stages[0] if stages else None
+        flow = Workflow.start(
+            load(path, overrides or ()), fresh_from=(first or STAGES[0]) if fresh else None, first=first
+        )
         flow.run(stages)
     except KeyboardInterrupt:
         print("ddspo: interrupted; run the same command again to continue", file=sys.stderr)

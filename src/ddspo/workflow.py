@@ -32,8 +32,8 @@ from ddspo.training.trackers import tracked
 from ddspo.training.validation import Validator
 
 STAGES = ("degrade", "sample", "import", "pretrain", "train", "evaluate", "report")
-
-
+MENDING = ("sample", "import")
+"""Stages that look for damage where they are finished, if they are asked for by name."""
 LOOKED_AT = 10_000
 """Prompts that are looked at before long work, and for what a few can tell: a source may hold millions."""
 
@@ -49,17 +49,24 @@ class Workflow:
     items: dict[str, list[Row]] = field(default_factory=dict)
 
     @classmethod
-    def start(cls, given: Recipe, *, fresh_from: str | None = None) -> "Workflow":
+    def start(cls, given: Recipe, *, fresh_from: str | None = None, first: str | None = None) -> "Workflow":
         """Check all inputs, then make the run folder, or throw away what a stage and later ones left there.
 
+        Args:
+            given: The recipe.
+            fresh_from: The stage from which on everything is thrown away.
+            first: The stage that is to run first, if not the recipe's first.
+
         Raises:
-            InputError: Anything in the recipe cannot work.
+            InputError: Anything in the recipe cannot work, or nothing is there for that stage.
         """
         folder = RunFolder(Path(given.out) / given.name)
         accelerator = processes.accelerator(given.train, given.model.dtype, given.trackers, folder.trackers)
         flow = cls(given, accelerator, Progress(speaks=accelerator.is_main_process))
         cleared = STAGES[STAGES.index(fresh_from) :] if fresh_from else ()
         flow._check(reads_prompts="degrade" in cleared or not flow._has_finished("degrade"))
+        if first:
+            flow._needs(first)
         for name in set(STAGES) - set(cleared):
             flow.folder.check(name, flow._settings(name))
         accelerator.wait_for_everyone()
@@ -91,9 +98,7 @@ class Workflow:
             self._needs(name)
             writes = self.accelerator.is_main_process
             with self.folder.stage(name, self._settings(name), writes=writes) as left:
-                if left or (
-                    name in ("sample", "import") and name in stages
-                ):  # asked for by name it looks for damage, too
+                if left or (name in MENDING and name in stages):
                     self._run_stage(name)
             self.accelerator.wait_for_everyone()
             if writes:

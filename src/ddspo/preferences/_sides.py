@@ -45,8 +45,8 @@ class Side(ABC):
 
 
 @dataclass(frozen=True)
-class ImageFile(Side):
-    """An image file inside a folder."""
+class FileSide(Side):
+    """A file inside a folder."""
 
     root: Path
     name: str
@@ -55,6 +55,11 @@ class ImageFile(Side):
     def key(self) -> str:
         """Its name, however it is written."""
         return str(PurePosixPath(self.name))
+
+
+@dataclass(frozen=True)
+class ImageFile(FileSide):
+    """An image file."""
 
     def read(self) -> np.ndarray:
         """Its pixels."""
@@ -83,16 +88,8 @@ class ImageBytes(Side):
 
 
 @dataclass(frozen=True)
-class LatentFile(Side):
-    """A safetensors file inside a folder that holds one latent in model space under `latent`."""
-
-    root: Path
-    name: str
-
-    @property
-    def key(self) -> str:
-        """Its name, however it is written."""
-        return str(PurePosixPath(self.name))
+class LatentFile(FileSide):
+    """A safetensors file that holds one latent in model space under `latent`."""
 
     def read(self) -> Tensor:
         """The latent in float32."""
