@@ -6,6 +6,7 @@ from pathlib import Path
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("ACCELERATE_USE_CPU", "true")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # Accelerate warns where several processes leave it open
 
 import hypothesis
 import pytest

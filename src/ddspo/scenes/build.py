@@ -230,7 +230,7 @@ def main(
     miniature: Annotated[str, typer.Option(help=f"One of {', '.join(MINIATURES)}.")] = Settings.miniature,
     steps: Annotated[int, typer.Option(help="Updates of the denoiser.")] = Settings.steps,
     seed: Annotated[int, typer.Option(help="Everything random follows from it.")] = Settings.seed,
-    start: Annotated[str, typer.Option(help="A pipeline folder made earlier, to go on from its weights.")] = "",
+    start: Annotated[str, typer.Option("--from", help="A pipeline folder to go on from, made earlier.")] = "",
 ) -> None:
     """Train the miniature pipeline and write it to OUT."""
     build(out, work, Settings(miniature=miniature, steps=steps, seed=seed, start=start))
