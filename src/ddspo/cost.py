@@ -56,7 +56,9 @@ class Work:
     validation_forwards: Annotated[int, Doc("forwards of the pictures and scores on the way, at most")]
     evaluate_forwards: Annotated[int, Doc("forwards of the evaluation, at most")]
     forward_flops: Annotated[int, Doc("floating point operations of one forward")]
-    total_flops: Annotated[int, Doc("of all forwards, a backward counted as two of them")]
+    total_flops: Annotated[
+        int, Doc("of all forwards, a backward counted as two of them, or three if activations are recomputed")
+    ]
 
 
 @dataclass(frozen=True)
@@ -228,6 +230,7 @@ def _work(recipe: Recipe, backbone: Backbone, flops: int) -> Work:
     texts = BRANCHES if recipe.has_degraded else 1
     spared = int(recipe.draw.latents == "winner")  # a single latent needs one prediction less of either kind
     frozen, policy = seen * (recipe.policy_pair.frozen_forwards - spared), seen * (BRANCHES - spared)
+    backward, first_backward = (2 + int(each.gradient_checkpointing) for each in (training, first))
     validation = _validation(recipe.validation, training.steps, backbone)
     evaluate = _evaluation(recipe.evaluate, backbone) if recipe.evaluate else 0
     return Work(
@@ -243,7 +246,8 @@ def _work(recipe: Recipe, backbone: Backbone, flops: int) -> Work:
         validation_forwards=validation,
         evaluate_forwards=evaluate,
         forward_flops=flops,
-        total_flops=flops * (sample + 3 * pretrain + frozen + 3 * policy + validation + evaluate),
+        total_flops=flops
+        * (sample + (1 + first_backward) * pretrain + frozen + (1 + backward) * policy + validation + evaluate),
     )
 
 

@@ -3,6 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,16 @@ from peft import PeftModel
 from safetensors import safe_open
 
 from ddspo import components
-from ddspo.adaptations.base import Adaptation
+from ddspo.adaptations.base import Adaptation, recompute_activations
 from ddspo.backbones.base import Backbone, Model
 from ddspo.backbones.flux import Flux
 from ddspo.backbones.sd3 import SD3
 from ddspo.maths.pair import Pair
 from ddspo.objectives.logistic import Logistic
 from ddspo.policy_pairs.base import PolicyPair, View
+from ddspo.policy_pairs.training_free import TrainingFree
 from ddspo.training.batches import Conditions, ConditionsOnDemand
-from ddspo.training.imitation import Imitators
+from ddspo.training.imitation import Imitators, imitation_step
 from ddspo.training.policies import Policies, Pretrained
 from ddspo.training.steps import preference_step
 
@@ -152,6 +154,36 @@ def test_gradients_reach_exactly_the_trained_weights(
         name for name in still if isinstance(backbone, SD3) and name.startswith("transformer_blocks.1.attn.add_q")
     }
     assert still == unread
+
+
+@pytest.mark.parametrize("trains", ["policy", "winner and loser"])
+def test_recomputed_activations_give_the_same_gradients(
+    backbone: Backbone, adaptation: Adaptation, trains: str
+) -> None:
+    """To the last bit; when a block runs again, the adapter is on that was on in its forward."""
+    view = view_of(backbone)
+    if trains == "policy":
+        policies = Policies.of(backbone, adaptation, seed=0)
+        perturb(policies)
+        networks, groups = policies.networks, policies.groups()
+        step = partial(preference_step, policies, TrainingFree(), Logistic(beta=10), view)
+    else:
+        imitators = Imitators.of(backbone, adaptation, Pair(1, 2))
+        networks, groups = imitators.networks, imitators.groups()
+        shake([each for group in groups.values() for each in group], torch.Generator().manual_seed(3))
+        step = partial(imitation_step, imitators, view)
+    parameters, calls = [each for group in groups.values() for each in group], [0]
+    for module in networks[0].modules():
+        module.register_forward_pre_hook(lambda *_: calls.append(calls.pop() + 1))
+    plain = torch.autograd.grad(step().value, parameters, allow_unused=True)
+    before = calls[0]
+    for network in networks:
+        recompute_activations(network)
+    again = torch.autograd.grad(step().value, parameters, allow_unused=True)
+    assert calls[0] - before > before
+    for one, other in zip(plain, again, strict=True):
+        assert (one is None) == (other is None)
+        assert one is None or other is None or torch.equal(one, other)
 
 
 def test_the_reference_is_a_frozen_copy(backbone: Backbone, adaptation: Adaptation) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import Doc
 
+from ddspo.adaptations.base import recompute_activations
 from ddspo.errors import InputError, Stopped
 from ddspo.objectives.base import Loss
 from ddspo.policy_pairs.base import View
@@ -38,6 +39,9 @@ class Optimisation:
     device_batch: Annotated[
         int, Gt(0), Doc("pairs that one process holds at once; changes memory, not the result")
     ] = 32
+    gradient_checkpointing: Annotated[
+        bool, Doc("compute activations again in the backward pass: far less memory for one forward more")
+    ] = False
     encode: Annotated[
         Encode, Doc("texts: before training, kept in main memory, or during it, with the text encoders at every step")
     ] = "before"
@@ -111,6 +115,9 @@ class Fit:
         settings, self.groups = self.settings, self.trained.groups()
         self.accelerator.free_memory()  # of whatever was trained before
         self.accelerator.gradient_accumulation_steps = check_batch(settings, self.accelerator.num_processes, self.name)
+        if settings.gradient_checkpointing:
+            for network in self.trained.networks:
+                recompute_activations(network)
         parameters = [parameter for group in self.groups.values() for parameter in group]
         optimizer = torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
         *self.trained.networks, self.optimizer = self.accelerator.prepare(*self.trained.networks, optimizer)
