@@ -20,8 +20,9 @@ from ddspo.backbones.base import Backbone, Model
 from ddspo.degradations.remove_words import RemoveWords
 from ddspo.progress import Progress
 from ddspo.run_folder import RunFolder, read_rows
+from ddspo.sampling.options import Sampling
 from ddspo.stages.degrade import degrade
-from ddspo.stages.sample import Sampling, sample
+from ddspo.stages.sample import sample
 
 PROMPTS = ["a photo of a red circle", "a drawing of two squares", "a blue cross above a triangle", "three green stars"]
 

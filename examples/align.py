@@ -15,8 +15,9 @@ from ddspo.pairs.store import PairStore
 from ddspo.policy_pairs.training_free import TrainingFree
 from ddspo.progress import Progress
 from ddspo.run_folder import RunFolder
+from ddspo.sampling.options import Sampling
 from ddspo.stages.degrade import degrade
-from ddspo.stages.sample import Sampling, sample
+from ddspo.stages.sample import sample
 from ddspo.stages.train import Method, train
 from ddspo.training.fit import Optimisation, check_batch
 

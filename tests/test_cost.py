@@ -155,6 +155,13 @@ def test_bytes_by_hand(configurations: Path, tiny_folder: Path) -> None:
     assert found.device.total_bytes == everything + 4 * adapter
 
 
+def test_states_by_hand(configurations: Path) -> None:
+    """Two beside each latent make three times the bytes, in memory only where they are trained on."""
+    kept, drawn = (counted(configurations, "sample.states=2", *more) for more in ([], ["draw.states=visited"]))
+    assert (kept.disk.pairs_bytes, kept.host.latents_bytes) == (3 * 12 * 512, 12 * 512)
+    assert (drawn.disk.pairs_bytes, drawn.host.latents_bytes) == (3 * 12 * 512, 3 * 12 * 512)
+
+
 def test_full_fine_tuning_holds_a_frozen_copy(configurations: Path, tiny_folder: Path) -> None:
     """All P weights: P x 4 B trained, as much of gradients, twice that of moments, and a copy of P x 2 B in half."""
     count = sum(parameter.numel() for parameter in SD.load(Model(str(tiny_folder))).denoiser.parameters())

@@ -15,7 +15,7 @@ ORDER = [
     {"pairs", "objectives", "policy_pairs", "references", "timesteps", "schedules", "preferences"},
     {"backbones"},
     {"adaptations", "detectors", "exports", "scenes", "prompts"},
-    {"training", "degradations", "metrics"},
+    {"training", "sampling", "degradations", "metrics"},
     {"stages", "model_card"},
     {"components"},
     {"recipe"},

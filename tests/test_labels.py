@@ -20,7 +20,9 @@ from ddspo.policy_pairs.training_free import TrainingFree
 from ddspo.progress import Progress
 from ddspo.recipe import load
 from ddspo.run_folder import RunFolder, read_rows, write_rows
-from ddspo.stages.sample import Labels, Sampling, best_and_worst, sample
+from ddspo.sampling.making import best_and_worst
+from ddspo.sampling.options import Labels, Sampling
+from ddspo.stages.sample import sample
 from ddspo.stages.train import Method
 from ddspo.workflow import Workflow
 
@@ -162,5 +164,5 @@ def test_the_training_stage_checks_too() -> None:
     recipe = load(RECIPE)
     method = Method(TrainingFree(), recipe.objective, recipe.adaptation)
     with pytest.raises(InputError, match="imported pairs have none"):
-        method.check(recipe.train, degraded=False)
-    method.check(recipe.train, degraded=True)
+        method.check(recipe.train, degraded=False, states=False)
+    method.check(recipe.train, degraded=True, states=False)

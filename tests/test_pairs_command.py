@@ -13,8 +13,9 @@ from ddspo.cli import app
 from ddspo.errors import InputError
 from ddspo.progress import Progress
 from ddspo.run_folder import RunFolder, write_rows
+from ddspo.sampling.options import Sampling
 from ddspo.stages.pairs import inspect
-from ddspo.stages.sample import Sampling, sample
+from ddspo.stages.sample import sample
 
 
 def test_statistics_and_a_sheet(tiny_folder: Path, tmp_path: Path) -> None:

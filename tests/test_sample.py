@@ -20,7 +20,9 @@ from ddspo.pairs.store import PairStore
 from ddspo.pairs.writer import PairWriter
 from ddspo.progress import Progress
 from ddspo.run_folder import RunFolder, read_rows, write_rows
-from ddspo.stages.sample import Plan, Sampling, sample
+from ddspo.sampling.options import Sampling
+from ddspo.sampling.plan import Plan
+from ddspo.stages.sample import sample
 
 MODEL = Model("tiny")
 

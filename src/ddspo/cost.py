@@ -65,7 +65,7 @@ class Work:
 class Disk:
     """Disk"""
 
-    pairs_bytes: Annotated[int, Doc("latents of pairs/, half precision, uncompressed")]
+    pairs_bytes: Annotated[int, Doc("latents of pairs/ and the states kept of each, half precision, uncompressed")]
     pretraining_bytes: Annotated[int, Doc("winner and loser of a data-driven pair, and their checkpoints")]
     checkpoints_bytes: Annotated[int, Doc("checkpoints/: trained weights and optimizer states, as many as are kept")]
     aligned_bytes: Annotated[int, Doc("aligned/")]
@@ -75,7 +75,7 @@ class Disk:
 class Host:
     """Main memory, for each process"""
 
-    latents_bytes: Annotated[int, Doc("pairs held at once")]
+    latents_bytes: Annotated[int, Doc("pairs held at once, with their states where these are trained on")]
     conditions_bytes: Annotated[int, Doc("encoded texts, at most; none with train.encode=during")]
 
 
@@ -126,19 +126,20 @@ def cost(recipe: Recipe) -> Cost:
     with torch.device("meta"):
         condition = _condition(backbone)
         work = _work(recipe, backbone, _forward_flops(backbone, condition))
-    pairs = work.pairs * BRANCHES * torch.Size(backbone.latent_shape).numel() * HALF
+    latents = work.pairs * BRANCHES * torch.Size(backbone.latent_shape).numel() * HALF
+    read = 1 + (recipe.states if recipe.draw.states == "visited" else 0)
     pretraining = in_pretraining(recipe) if _pretrains(recipe) else None
     device = in_training(recipe, backbone)
     return Cost(
         work=work,
         disk=Disk(
-            pairs_bytes=pairs,
+            pairs_bytes=latents * (1 + recipe.states),
             pretraining_bytes=_disk(pretraining, recipe.pretrain.adaptation, recipe.pretrain.train.keep, BRANCHES),
             checkpoints_bytes=_kept(recipe) * _checkpoint(device),
             aligned_bytes=_disk(device, recipe.adaptation, 0, 1),
         ),
         host=Host(
-            latents_bytes=min(pairs, int(recipe.train.window * GIB)),
+            latents_bytes=min(latents * read, int(recipe.train.window * GIB)),
             conditions_bytes=work.train_texts * size(condition.values()) if recipe.train.encode == "before" else 0,
         ),
         device=device,

@@ -26,10 +26,10 @@ from ddspo.policy_pairs.training_free import TrainingFree
 from ddspo.prompts.source import Source
 from ddspo.references.base import Reference
 from ddspo.references.frozen import FrozenReference
+from ddspo.sampling.options import Sampling
 from ddspo.stages.evaluate import Evaluation
 from ddspo.stages.import_pairs import Dataset
 from ddspo.stages.pretrain import Pretraining
-from ddspo.stages.sample import Sampling
 from ddspo.training.drawing import Drawing
 from ddspo.training.fit import Optimisation
 from ddspo.training.trackers import Tracker
@@ -78,6 +78,11 @@ class Recipe:
     def has_degraded(self) -> bool:
         """Whether each pair has a degraded prompt."""
         return self.dataset.format.degraded if self.dataset else self.sample.labels is None
+
+    @property
+    def states(self) -> int:
+        """States that are kept of each latent."""
+        return 0 if self.dataset else self.sample.states
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -148,8 +148,8 @@ class Workflow:
         given, data = self.recipe, self._pairs(self.recipe.pretrain.train)
         pretrain(self.folder, self._backbone(), data, given.pretrain, given.seed, self.accelerator, self.progress)
 
-    def _pairs(self, settings: Optimisation) -> PairStore:
-        return PairStore.open(self.folder.pairs, settings.window, self.recipe.model.path)
+    def _pairs(self, settings: Optimisation, *, states: bool = False) -> PairStore:
+        return PairStore.open(self.folder.pairs, settings.window, self.recipe.model.path, states=states)
 
     @property
     def _method(self) -> Method:
@@ -173,7 +173,8 @@ class Workflow:
         )
 
     def _train(self) -> None:
-        given, data, backbone = self.recipe, self._pairs(self.recipe.train), self._backbone()
+        given, states = self.recipe, self.recipe.draw.states == "visited"
+        data, backbone = self._pairs(given.train, states=states), self._backbone()
         with tracked(self.accelerator, given.name, self.folder.trackers, components.plain(given)):
             train(self.folder, backbone, data, self._method, given.train, given.seed, self.accelerator, self.progress)
         self._write_card()
@@ -250,7 +251,7 @@ class Workflow:
         if given.validation.every and given.dataset and not given.evaluate:
             raise InputError("validation.every: with a dataset its prompts are those of evaluate: give it, or use 0")
         given.validation.check(given.train.steps)
-        self._method.check(given.train, degraded=given.has_degraded)
+        self._method.check(given.train, degraded=given.has_degraded, states=given.states > 0)
         if given.dataset:
             given.dataset.format.check(given.dataset.source)
         else:

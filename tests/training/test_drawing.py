@@ -231,6 +231,8 @@ def test_an_error_space_scales_the_gap_in_the_step(backbone: SD, batches: Batche
         (Drawing(latents="winner", noise="independent"), TrainingFree(), "ab", "draw.noise: independent noise needs"),
         (Drawing(other_prompts=Constant(0.1)), ForwardNoise(), "ab", "draw.other_prompts: forward_noise knows"),
         (Drawing(latents="winner"), ForwardNoise(), "ab", "draw.latents: with forward_noise"),
+        (Drawing(states="visited"), ForwardNoise(), "ab", "draw.states: forward_noise follows the noise"),
+        (Drawing(states="visited", noise="independent"), TrainingFree(), "ab", "draw.noise: visited states hold"),
     ],
 )
 def test_options_that_contradict_one_another(drawing: Drawing, pair, prompts: str, message: str) -> None:  # type: ignore[no-untyped-def]

@@ -34,11 +34,11 @@ def sampling_with(backbone: Backbone, name: str | None, options: Mapping[str, An
         backbone.pipeline.scheduler = own
 
 
-def check_scheduler(found: Found, model: Model, name: str | None, options: Mapping[str, Any]) -> None:
-    """The same errors, from a model's files, before any weights are loaded."""
-    if name or options:
-        own = getattr(diffusers, found.model_index["scheduler"][1])
-        replaced(own.from_pretrained(found.name, subfolder="scheduler", revision=model.revision), name, options, 4096)
+def scheduler_of(found: Found, model: Model, name: str | None, options: Mapping[str, Any]) -> Any:
+    """What would sample, or the same errors, from a model's files, before any weights are loaded."""
+    kind = getattr(diffusers, found.model_index["scheduler"][1])
+    own = kind.from_pretrained(found.name, subfolder="scheduler", revision=model.revision)
+    return replaced(own, name, options, 4096)
 
 
 def replaced(own: Any, name: str | None, options: Mapping[str, Any], tokens: int) -> Any:

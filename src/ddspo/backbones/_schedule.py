@@ -31,6 +31,13 @@ def noise_path(scheduler: Any, tokens: int) -> NoisePath:
     return DDPM(scheduler.alphas_cumprod, config.prediction_type)
 
 
+def calls_of(scheduler: Any, steps: int) -> int:
+    """How often a scheduler is called, each time with a prediction, for so many steps."""
+    shifted = {"mu": 1.0} if scheduler.config.get("use_dynamic_shifting") else {}
+    scheduler.set_timesteps(steps, **shifted)
+    return len(scheduler.timesteps)
+
+
 def flow_shift(config: Any, tokens: int) -> float:
     """How far inference moves times towards noise: a constant, or with dynamic shift a function of the image's size.
 

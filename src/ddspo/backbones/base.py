@@ -21,7 +21,7 @@ from ddspo.backbones._model import hub_error as hub_error
 from ddspo.backbones._model import local as local
 from ddspo.backbones._model import look_up as look_up
 from ddspo.backbones._readers import Cut, Reader
-from ddspo.backbones._schedule import noise_path
+from ddspo.backbones._schedule import calls_of, noise_path
 from ddspo.errors import InputError
 from ddspo.maths.paths import NoisePath
 from ddspo.policy_pairs.base import Condition
@@ -213,10 +213,7 @@ class Backbone(ABC):
 
     def evaluations(self, steps: int, guidance: float) -> int:
         """Predictions that one sampled latent takes: as many as the scheduler asks for, twice that under guidance."""
-        scheduler = self.pipeline.scheduler
-        shifted = {"mu": 1.0} if scheduler.config.get("use_dynamic_shifting") else {}
-        scheduler.set_timesteps(steps, **shifted)
-        return len(scheduler.timesteps) * (2 if guidance > 1 else 1)
+        return calls_of(self.pipeline.scheduler, steps) * (2 if guidance > 1 else 1)
 
     @torch.no_grad()
     def generate(self, prompts: Sequence[str], seeds: Sequence[int], steps: int, guidance: float) -> Tensor:

@@ -41,6 +41,11 @@ class NoisePath(ABC):
         alpha, sigma = self._broadcast(t, x0)
         return alpha * x0 + sigma * eps
 
+    def noise_in(self, x_t: Tensor, x0: Tensor, t: Tensor) -> Tensor:
+        """eps = (x_t - alpha_t x_0) / sigma_t, the inverse of `noise`."""
+        alpha, sigma = self._broadcast(t, x0)
+        return (x_t - alpha * x0) / sigma
+
     def error_weight(self, space: Space, t: Tensor) -> Tensor:
         """|delta in space|^2 / |delta in the native space|^2 of two predictions at one x_t, [B].
 
@@ -93,9 +98,9 @@ class DDPM(NoisePath):
         return t.float() / len(self.alphas_cumprod)
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """sqrt(alphas_cumprod[t]) and sqrt(1 - alphas_cumprod[t])."""
+        """sqrt(alphas_cumprod[t]) and sqrt(1 - alphas_cumprod[t]), t rounded where a sampler stops in between."""
         table = self.alphas_cumprod
-        square = table.to(t.device, torch.promote_types(table.dtype, torch.float32))[t]
+        square = table.to(t.device, torch.promote_types(table.dtype, torch.float32))[t.round().long()]
         return square.sqrt(), (1 - square).sqrt()
 
     def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:

@@ -4,11 +4,32 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
 from ddspo.errors import InputError
 from ddspo.maths.pair import Pair
+
+
+class States(NamedTuple):
+    """K states of each of N pairs that the sampler visited, at the same times on both sides.
+
+    Attributes:
+        times: On the model's clock, [N, K] float32.
+        latents: x_t of both sides in model space, [N, K, ...].
+    """
+
+    times: Tensor
+    latents: Pair[Tensor]
+
+    def named(self) -> dict[str, Tensor]:
+        """All of them by their names in a store."""
+        return {"times": self.times, **{f"{side}_states": part for side, part in self.latents._asdict().items()}}
+
+    def take(self, rows: Sequence[int]) -> "States":
+        """Those of some pairs."""
+        return States(self.times[rows], self.latents.map(lambda side: side[rows]))
 
 
 class Pairs(ABC):
@@ -28,6 +49,11 @@ class Pairs(ABC):
     @abstractmethod
     def has_degraded(self) -> bool:
         """Whether each pair has a degraded prompt."""
+
+    @property
+    @abstractmethod
+    def has_states(self) -> bool:
+        """Whether the sampler's states come with each pair."""
 
     @abstractmethod
     def take(self, rows: Sequence[int]) -> "PairData":
@@ -68,12 +94,16 @@ class Pairs(ABC):
 
 @dataclass(frozen=True)
 class PairData(Pairs):
-    """Pairs in memory: ids, prompts, degraded prompts if there are any, and latents in model space, [N, ...] each."""
+    """Pairs in memory: ids, prompts, degraded prompts if there are any, and latents in model space, [N, ...] each.
+
+    `states` are those that the sampler visited, if any were kept.
+    """
 
     ids: Sequence[str]
     prompts: Sequence[str]
     degraded: Sequence[str] | None
     latents: Pair[Tensor]
+    states: States | None = None
 
     @property
     def sizes(self) -> Sequence[int]:
@@ -90,6 +120,11 @@ class PairData(Pairs):
         """Whether they have degraded prompts."""
         return self.degraded is not None
 
+    @property
+    def has_states(self) -> bool:
+        """Whether they have states."""
+        return self.states is not None
+
     def take(self, rows: Sequence[int]) -> "PairData":
         """Some of them."""
         places = list(rows)
@@ -99,6 +134,7 @@ class PairData(Pairs):
             [self.prompts[row] for row in places],
             degraded,
             self.latents.map(lambda side: side[places]),
+            self.states.take(places) if self.states is not None else None,
         )
 
     def prompts_of(self, shard: int) -> Sequence[str]:
@@ -111,7 +147,8 @@ class PairData(Pairs):
         for name, times in Counter(self.ids).items():
             if times > 1:
                 raise InputError(f"pairs: id {name!r:.80} is there twice: make ids unique")
-        for side, part in self.latents._asdict().items():
+        parts = self.latents._asdict() | (self.states.named() if self.states is not None else {})
+        for side, part in parts.items():
             finite = part.isfinite().flatten(1).all(1)
             if not finite.all():
                 raise InputError(f"pairs: {side} of {self.ids[int(finite.int().argmin())]!r:.80} is not finite")

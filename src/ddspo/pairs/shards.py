@@ -1,7 +1,8 @@
 """A shard: some pairs in a parquet file that says how they were made.
 
 Every row is {id, prompt, how it was made, more columns of the store's own, win, lose}; the latents are half precision
-numbers as bytes of one fixed length. `datasets.load_dataset("parquet", data_files="pairs/*.parquet")` reads it.
+numbers as bytes of one fixed length, and so are the K states of each that a store may keep.
+`datasets.load_dataset("parquet", data_files="pairs/*.parquet")` reads it.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from ddspo.errors import InputError
 from ddspo.maths.pair import Pair
+from ddspo.pairs.data import States
 from ddspo.run_folder import Row, differences
 
 FORMAT = 1
@@ -34,6 +36,15 @@ MADE: dict[str, pa.DataType] = {
 
 DEGRADED: dict[str, pa.DataType] = {"degraded": pa.string(), "kind": pa.string(), "seed": pa.int64()}
 """Columns of pairs whose loser was sampled from a degraded prompt."""
+
+STATES = ("times", "win_states", "lose_states")
+"""Columns of pairs that keep states which the sampler visited: K times, and K latents of either side."""
+
+
+def state_columns(count: int, shape: Sequence[int]) -> dict[str, pa.DataType]:
+    """The types of `STATES` for so many states of latents of one shape; no columns for none."""
+    latents, time = pa.binary(count * prod(shape) * HALF.itemsize), pa.field("element", pa.float32())
+    return dict(zip(STATES, (pa.list_(time, count), latents, latents), strict=True)) if count else {}
 
 
 class Damaged(InputError):
@@ -63,6 +74,18 @@ class Origin:
     columns: Mapping[str, pa.DataType] = field(default_factory=dict)
 
     @property
+    def states(self) -> int:
+        """How many states are kept of each pair."""
+        return self.columns["times"].list_size if "times" in self.columns else 0
+
+    @property
+    def numbers(self) -> dict[str, tuple[int, ...]]:
+        """The columns that hold numbers in place of texts and plain values, and their shape in one row."""
+        kept, latents = self.states, dict.fromkeys(Pair._fields, self.shape)
+        states = ((kept,), (kept, *self.shape), (kept, *self.shape))
+        return latents | dict(zip(STATES, states, strict=True)) if kept else latents
+
+    @property
     def schema(self) -> pa.Schema:
         """Columns and metadata of every shard; a shard with another one is foreign."""
         latent = pa.binary(prod(self.shape) * HALF.itemsize)
@@ -83,32 +106,28 @@ class Origin:
             common = {"id", "prompt", *MADE, "win", "lose"}
             extra = {each.name: each.type for each in schema if each.name not in common}
             found = cls(said["made"], tuple(said["shape"]), extra)
-            if said["format"] == FORMAT and found.schema.equals(schema):
+            states = {name: kind for name, kind in extra.items() if name in STATES}
+            known = states == state_columns(found.states, found.shape)
+            if said["format"] == FORMAT and known and found.schema.equals(schema):
                 return found
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, AttributeError):
             pass
         raise Damaged(f"{path}: no shard of pairs of format {FORMAT}")
 
 
-def table_of(origin: Origin, rows: Sequence[Row], latents: Pair[Tensor]) -> pa.Table:
-    """Rows {id, prompt, ...} and latents [N, *shape] as a table.
+def table_of(origin: Origin, rows: Sequence[Row], latents: Pair[Tensor], states: States | None = None) -> pa.Table:
+    """Rows {id, prompt, ...}, latents [N, *shape] and the states of a store that keeps some as a table.
 
     Raises:
         InputError: A latent is not finite, or of another shape.
     """
     schema, columns = origin.schema, {}
-    for side, part in latents._asdict().items():
-        if tuple(part.shape) != (len(rows), *origin.shape):
-            raise InputError(f"{side} latents are {list(part.shape)}, not {[len(rows), *origin.shape]}")
-        numbers = part.detach().to("cpu", torch.float16).contiguous()
-        finite = torch.isfinite(numbers.flatten(1)).all(1)
-        if not finite.all():
-            name = rows[int(torch.nonzero(~finite)[0])]["id"]
-            raise InputError(
-                f"{name!r:.80}: its {side} latent is not finite in half precision: use model.dtype=fp32 or bf16"
-            )
-        buffer = pa.py_buffer(numbers.numpy().tobytes())
-        columns[side] = pa.FixedSizeBinaryArray.from_buffers(schema.field(side).type, len(rows), [None, buffer])
+    parts = latents._asdict() | (states.named() if states is not None else {})
+    for name, shape in origin.numbers.items():
+        part, kind = parts[name], schema.field(name).type
+        if tuple(part.shape) != (len(rows), *shape):
+            raise InputError(f"{name} latents are {list(part.shape)}, not {[len(rows), *shape]}")
+        columns[name] = _times(part, kind) if name == "times" else _packed(name, part, rows, kind)
     for each in schema:
         if each.name not in columns:
             same = origin.made.get(each.name) if each.name in MADE else None
@@ -116,9 +135,25 @@ def table_of(origin: Origin, rows: Sequence[Row], latents: Pair[Tensor]) -> pa.T
     return pa.table([columns[name] for name in schema.names], schema=schema)
 
 
+def _times(times: Tensor, kind: pa.DataType) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(times.float().flatten().cpu().numpy()), type=kind)
+
+
+def _packed(column: str, part: Tensor, rows: Sequence[Row], kind: pa.DataType) -> pa.Array:
+    """Numbers [N, ...] as N fixed lengths of bytes."""
+    numbers = part.detach().to("cpu", torch.float16).contiguous()
+    finite = torch.isfinite(numbers.flatten(1)).all(1)
+    if not finite.all():
+        name = rows[int(torch.nonzero(~finite)[0])]["id"]
+        raise InputError(
+            f"{name!r:.80}: its {column} latent is not finite in half precision: use model.dtype=fp32 or bf16"
+        )
+    return pa.FixedSizeBinaryArray.from_buffers(kind, len(rows), [None, pa.py_buffer(numbers.numpy().tobytes())])
+
+
 def encode(table: pa.Table) -> pa.Buffer:
     """A table as the bytes of a parquet file; the same rows always give the same bytes."""
-    texts = [name for name in table.column_names if name not in Pair._fields]
+    texts = [name for name in table.column_names if name not in (*Pair._fields, *STATES)]
     compression = dict.fromkeys(texts, "zstd") | dict.fromkeys(Pair._fields, "none")
     sink = pa.BufferOutputStream()
     pq.write_table(table.combine_chunks(), sink, compression=compression, use_dictionary=texts, write_statistics=texts)
@@ -130,8 +165,8 @@ def digest(data: Any) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def read_shard(path: Path, entry: Entry, origin: Origin | None = None) -> pa.Table:
-    """The rows of a shard, which are what the index says.
+def read_shard(path: Path, entry: Entry, origin: Origin | None = None, *, states: bool = True) -> pa.Table:
+    """The rows of a shard, which are what the index says, with or without its states.
 
     Raises:
         Damaged: The file is missing, or another than was written, or its rows cannot be used.
@@ -144,15 +179,17 @@ def read_shard(path: Path, entry: Entry, origin: Origin | None = None) -> pa.Tab
     if digest(data) != entry.sha256:
         raise Damaged(f"{path}: its checksum is not that of index.json: it is damaged, or another file")
     try:
-        table = pq.read_table(pa.BufferReader(data))
+        with pq.ParquetFile(pa.BufferReader(data)) as file:
+            schema = file.schema_arrow
+            table = file.read([name for name in schema.names if states or name not in STATES])
     except (pa.ArrowException, OSError) as error:
         raise Damaged(f"{path}: no parquet file: {str(error).splitlines()[0]}") from None
-    found = Origin.of(table.schema, path)
+    found = Origin.of(schema, path)
     if table.num_rows != entry.rows:
         raise Damaged(f"{path}: {table.num_rows} rows, and index.json says {entry.rows}")
     if origin is not None:
         check_origin(path, found, origin)
-    check_rows(path, table, found.shape)
+    check_rows(path, table, found)
     return table
 
 
@@ -170,26 +207,28 @@ def check_origin(path: Path, found: Origin, wanted: Origin) -> None:
         raise InputError(f"{path}: made with another {where}: choose another name=..., or use `ddspo sample --fresh`")
 
 
-def check_rows(path: Path, table: pa.Table, shape: Sequence[int]) -> None:
-    """Texts are there and latents are finite.
+def check_rows(path: Path, table: pa.Table, origin: Origin) -> None:
+    """Texts are there and numbers are finite.
 
     Raises:
         Damaged: They are not; names the row.
     """
-    for name in {"id", "prompt", "degraded", *Pair._fields} & set(table.column_names):
+    here = [name for name in origin.numbers if name in table.column_names]
+    for name in {"id", "prompt", "degraded", *here} & set(table.column_names):
         if table[name].null_count:
             raise Damaged(f"{path}: a row without {name}")
-    for side in Pair._fields:
-        numbers = latents_of(table, side, shape).reshape(len(table), -1)
-        finite = np.isfinite(numbers).all(1)
+    for name in here:
+        finite = np.isfinite(numbers_of(table, name, origin)).reshape(len(table), -1).all(1)
         if not finite.all():
-            name = table["id"][int(np.argmin(finite))].as_py()
-            raise Damaged(f"{path}: {side} of {name!r:.80} is not finite")
+            row = table["id"][int(np.argmin(finite))].as_py()
+            raise Damaged(f"{path}: {name} of {row!r:.80} is not finite")
 
 
-def latents_of(table: pa.Table, side: str, shape: Sequence[int]) -> NDArray[np.float16]:
-    """Latents of one side, [N, *shape], read-only, in the table's own memory."""
-    array = table[side].combine_chunks()
+def numbers_of(table: pa.Table, column: str, origin: Origin) -> NDArray[np.floating]:
+    """What a column of `Origin.numbers` holds, [N, ...], read-only; latents in the table's own memory."""
+    array, shape = table[column].combine_chunks(), origin.numbers[column]
+    if column == "times":
+        return array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), *shape)
     flat = np.frombuffer(array.buffers()[1] or b"", dtype=HALF)
     first = array.offset * prod(shape)
     return flat[first : first + len(array) * prod(shape)].reshape(len(array), *shape)

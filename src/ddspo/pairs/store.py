@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from ddspo import draws
 from ddspo.errors import InputError
 from ddspo.maths.pair import Pair
-from ddspo.pairs.data import PairData, Pairs
-from ddspo.pairs.shards import HALF, Damaged, Entry, Origin, check_origin, latents_of, read_shard
+from ddspo.pairs.data import PairData, Pairs, States
+from ddspo.pairs.shards import HALF, STATES, Damaged, Entry, Origin, check_origin, numbers_of, read_shard
 from ddspo.pairs.writer import read_index
 from ddspo.run_folder import Row
 
@@ -27,12 +27,16 @@ WINDOW = 2.0
 
 
 class Shard(NamedTuple):
-    """A shard that is listed and there: its place in the index, how it was made, and its bytes in memory."""
+    """A shard that is listed and there: its place in the index, how it was made, and its bytes in memory.
+
+    `states_bytes` come on top where the states are read too.
+    """
 
     path: Path
     entry: Entry
     origin: Origin
     bytes: int
+    states_bytes: int
 
 
 @dataclass(frozen=True)
@@ -43,20 +47,24 @@ class PairStore(Pairs):
         shards: Its shards, in order.
         origin: How they were made.
         memory: GiB of shards that may be held at once.
+        has_states: Whether the states that the sampler visited are read; checksums read them in any case.
     """
 
     shards: Sequence[Shard]
     origin: Origin
     memory: float = WINDOW
+    has_states: bool = False
     _held: OrderedDict[int, pa.Table] = field(default_factory=OrderedDict, init=False, repr=False, compare=False)
 
     @classmethod
-    def open(cls, folder: Path, memory: float = WINDOW, model: str | None = None) -> "PairStore":
+    def open(
+        cls, folder: Path, memory: float = WINDOW, model: str | None = None, *, states: bool = False
+    ) -> "PairStore":
         """Find the shards of a folder, all of which must be there and of one origin; contents are not read yet.
 
         Raises:
             InputError: There are none, one is missing, damaged, foreign or not in the index, or they are of another
-                model than is said.
+                model than is said, or states are to be read and none were kept.
         """
         entries = read_index(folder)
         strange = {path.name for path in folder.glob("*.parquet")} - set(entries)
@@ -70,7 +78,9 @@ class PairStore(Pairs):
         made = shards[0].origin.made.get("model")
         if model is not None and made != model:
             raise InputError(f"{folder}: pairs of model {made}, not of {model}: make pairs with this one")
-        return cls(shards, shards[0].origin, memory)
+        if states and not shards[0].origin.states:
+            raise InputError(f"{folder}: no states were kept: sample again with sample.states")
+        return cls(shards, shards[0].origin, memory, states)
 
     def verify(self, shape: Sequence[int], process: int = 0, processes: int = 1) -> None:
         """Read everything once: checksums, rows, texts, finite latents; of several processes each reads its part.
@@ -103,7 +113,7 @@ class PairStore(Pairs):
     @cached_property
     def window(self) -> int:
         """As many shards as `memory` holds, at least one."""
-        largest = max(shard.bytes for shard in self.shards)
+        largest = max(shard.bytes + self.has_states * shard.states_bytes for shard in self.shards)
         return max(1, int(self.memory * GIB / largest))
 
     @property
@@ -115,24 +125,27 @@ class PairStore(Pairs):
         """Some pairs, in the order of `rows`; shards that are not held are read, checked again, and held."""
         places = np.asarray(rows, np.int64)
         shards = np.searchsorted(self._starts, places, side="right") - 1
-        latents = Pair(*np.empty((2, len(places), *self.origin.shape), HALF))
+        arrays = {name: self._empty(name, len(places)) for name in self._numbers}
         texts = {name: [""] * len(places) for name in self._texts}
         for shard in np.unique(shards):
             mine = np.flatnonzero(shards == shard)
             table, inside = self._table(int(shard)), places[mine] - self._starts[shard]
-            for name, out in latents._asdict().items():
-                out[mine] = latents_of(table, name, self.origin.shape)[inside]
+            for name, out in arrays.items():
+                out[mine] = numbers_of(table, name, self.origin)[inside]
             for name, column in texts.items():
                 for place, text in zip(mine, table[name].take(pa.array(inside)).to_pylist(), strict=True):
                     column[place] = text
-        tensors = latents.map(torch.from_numpy)
-        return PairData(texts["id"], texts["prompt"], texts.get("degraded"), tensors)
+        found = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        latents, states = Pair(found["win"], found["lose"]), None
+        if self.has_states:
+            states = States(found["times"], Pair(found["win_states"], found["lose_states"]))
+        return PairData(texts["id"], texts["prompt"], texts.get("degraded"), latents, states)
 
     def row(self, row: int) -> Row:
-        """Everything that is known of a pair beside its latents."""
+        """Everything that is known of a pair beside its latents and states."""
         shard = self.shard_of(row)
         table = self._read(shard).slice(row - int(self._starts[shard]), 1)
-        return table.drop_columns(list(Pair._fields)).to_pylist()[0]
+        return table.drop_columns(self._numbers).to_pylist()[0]
 
     def shard_of(self, row: int) -> int:
         """Where a pair is."""
@@ -152,6 +165,13 @@ class PairStore(Pairs):
     def _texts(self) -> list[str]:
         return ["id", "prompt", *(["degraded"] if self.has_degraded else [])]
 
+    def _empty(self, column: str, rows: int) -> NDArray[np.floating]:
+        return np.empty((rows, *self.origin.numbers[column]), np.float32 if column == "times" else HALF)
+
+    @property
+    def _numbers(self) -> list[str]:
+        return [*Pair._fields, *(STATES if self.has_states else ())]
+
     @cached_property
     def _starts(self) -> NDArray[np.int64]:
         """Number of each shard's first pair."""
@@ -162,14 +182,14 @@ class PairStore(Pairs):
         if number not in self._held:
             while len(self._held) >= self.window:
                 self._held.popitem(last=False)
-            self._held[number] = self._read(number).select([*self._texts, *Pair._fields])
+            self._held[number] = self._read(number).select([*self._texts, *self._numbers])
         self._held.move_to_end(number)
         return self._held[number]
 
     def _read(self, number: int) -> pa.Table:
         shard = self.shards[number]
         try:
-            return read_shard(shard.path, shard.entry, self.origin)
+            return read_shard(shard.path, shard.entry, self.origin, states=self.has_states)
         except Damaged as error:
             raise InputError(f"{error}: `ddspo sample` makes it again, or import it again") from None
 
@@ -184,6 +204,12 @@ def listed(path: Path, entry: Entry) -> Shard:
         with pq.ParquetFile(path) as file:
             schema, groups = file.schema_arrow, range(file.metadata.num_row_groups)
             size = sum(file.metadata.row_group(group).total_byte_size for group in groups)
+            states = sum(_states_bytes(file.metadata.row_group(group)) for group in groups)
     except (pa.ArrowException, OSError) as error:
         raise Damaged(f"{path}: no parquet file: {str(error).splitlines()[0]}") from None
-    return Shard(path, entry, Origin.of(schema, path), size)
+    return Shard(path, entry, Origin.of(schema, path), size - states, states)
+
+
+def _states_bytes(group: pq.RowGroupMetaData) -> int:
+    columns = (group.column(number) for number in range(group.num_columns))
+    return sum(each.total_uncompressed_size for each in columns if each.path_in_schema.split(".")[0] in STATES)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ddspo.errors import InputError
 from ddspo.maths.pair import Pair
+from ddspo.pairs.data import States
 from ddspo.pairs.shards import Damaged, Entry, Origin, digest, encode, read_shard, table_of
 from ddspo.run_folder import Row, replace_atomically, write_json
 
@@ -63,13 +64,15 @@ class PairWriter:
                 path.unlink()
         return [part for part in range(parts) if not self._part(shard, part)]
 
-    def add(self, shard: int, part: int, rows: Sequence[Row], latents: Pair[Tensor]) -> None:
+    def add(
+        self, shard: int, part: int, rows: Sequence[Row], latents: Pair[Tensor], states: States | None = None
+    ) -> None:
         """Keep a part: rows {id, prompt, ...} with their latents, [N, *shape] each; there may be none.
 
         Raises:
             InputError: A latent is not finite, or of another shape.
         """
-        data = encode(table_of(self.origin, rows, latents))
+        data = encode(table_of(self.origin, rows, latents, states))
         path = self.folder / PARTS / f"{shard:06d}-{part:06d}-{digest(data)}.parquet"
         replace_atomically(path, lambda partial: partial.write_bytes(data))
 

@@ -17,7 +17,7 @@ from ddspo.degradations.base import overlap
 from ddspo.errors import InputError, legible
 from ddspo.maths.pair import Pair
 from ddspo.pairs.preview import Decode, preview
-from ddspo.pairs.shards import MADE, Origin, latents_of, read_shard
+from ddspo.pairs.shards import MADE, Origin, numbers_of, read_shard
 from ddspo.pairs.store import PairStore, listed
 from ddspo.pairs.writer import read_index
 from ddspo.run_folder import RunFolder, replace_atomically
@@ -62,6 +62,7 @@ class Findings:
         made: Pairs by how their rows were made.
         kept: By kind of degraded prompt, the share of the prompt's words that it keeps.
         latents: Root mean squares of both sides and of their difference.
+        times: Of the states that are kept.
     """
 
     folder: Path
@@ -71,6 +72,7 @@ class Findings:
     made: Counter[str] = field(default_factory=Counter)
     kept: dict[str, Spread] = field(default_factory=lambda: defaultdict(Spread))
     latents: dict[str, Spread] = field(default_factory=lambda: defaultdict(Spread))
+    times: Spread = field(default_factory=Spread)
 
     def add(self, table: pa.Table, origin: Origin) -> None:
         """Take a shard into account."""
@@ -84,9 +86,11 @@ class Findings:
                 kept[legible(row["kind"] or "unknown")].append(overlap(row["prompt"], row["degraded"]))
             for kind, shares in kept.items():
                 self.kept[kind].add(shares)
-        sides = Pair(*(latents_of(table, side, origin.shape).astype(np.float32) for side in Pair._fields))
+        sides = Pair(*(numbers_of(table, side, origin).astype(np.float32) for side in Pair._fields))
         for name, part in {**sides._asdict(), "difference": sides.win - sides.lose}.items():
             self.latents[name].add(np.sqrt(np.square(part).reshape(len(part), -1).mean(1)))
+        if origin.states:
+            self.times.add(numbers_of(table, "times", origin))
 
     def lines(self) -> Iterator[str]:
         """All of it, to print."""
@@ -94,6 +98,8 @@ class Findings:
         if self.origin:
             yield f"latents {list(self.origin.shape)}, root mean square, mean and range over pairs:"
             yield from (f"  {name}: {spread}" for name, spread in self.latents.items())
+            if self.origin.states:
+                yield f"states kept of each latent: {self.origin.states}; their times, mean and range: {self.times}"
         yield "made with:" if self.made else "none can be read"
         yield from (f"  {count} x {how}" for how, count in self.made.most_common())
         for kind, spread in sorted(self.kept.items()):

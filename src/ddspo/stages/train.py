@@ -43,16 +43,27 @@ class Method:
     drawing: Drawing = PLAIN
     validator: Callable[[Backbone], Validator] | None = None
 
-    def check(self, settings: Optimisation, *, degraded: bool) -> None:
-        """Refuse what cannot work together; `degraded` says whether the pairs have degraded prompts.
+    def check(self, settings: Optimisation, *, degraded: bool, states: bool) -> None:
+        """Refuse what cannot work together.
+
+        Args:
+            settings: How it is trained.
+            degraded: Whether the pairs have degraded prompts.
+            states: Whether they hold states that the sampler visited.
 
         Raises:
-            InputError: The policy pair reads degraded prompts and there are none, or the reference would never move.
+            InputError: The policy pair reads degraded prompts and there are none, visited states are to be drawn and
+                there are none, or the reference would never move.
         """
         if self.policy_pair.reads_degraded and not degraded:
             raise InputError(
                 f"policy_pair: {type(self.policy_pair).__name__} reads degraded prompts, and labelled and most "
                 "imported pairs have none: use data_driven or forward_noise, or leave sample.labels or dataset out"
+            )
+        if self.drawing.states == "visited" and not states:
+            raise InputError(
+                "draw.states: visited: no states are kept of the pairs: set sample.states to how many are to be, or "
+                "use renoised, as with any imported dataset"
             )
         fault = self.reference.check(settings.steps)
         if fault:
@@ -70,7 +81,7 @@ def train(
     progress: Progress,
 ) -> None:
     """Train and write `aligned/`; a run that was interrupted goes on from its newest checkpoint."""
-    method.check(settings, degraded=data.has_degraded)
+    method.check(settings, degraded=data.has_degraded, states=data.has_states)
     check_drawing(method.drawing, method.policy_pair, data.each_prompt())
     processes.agree(lambda: data.verify(backbone.latent_shape, accelerator.process_index, accelerator.num_processes))
     backbone.to(accelerator.device)

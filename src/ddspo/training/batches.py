@@ -118,16 +118,21 @@ class Batches:
         """Noise some pairs: whatever is drawn belongs to (seed, item, visit); the time is shared within a pair."""
         some = self.data.take([row for row, _ in rows])
         names = [f"{name}@{visit}" for name, (_, visit) in zip(some.ids, rows, strict=True)]
-        x0 = self._latents(some, device)
-        noise = self._noise(names, x0)
+        x0 = self._sides(some.latents, device)
         t = self.path.times(self.drawing.timesteps(self._uniform(names, "time"))).to(device)
+        if self.drawing.states == "visited":
+            t, x_t = self._visited(some, t)
+            noise = Pair(*(self.path.noise_in(x, latents, t) for x, latents in zip(x_t, x0, strict=True)))
+        else:
+            noise = self._noise(names, x0)
+            x_t = self._noised(x0, noise, t)
         if self.drawing.changes_prompts:
             some = self.data.take(self.rows_of_prompts(rows, t))
         return View(
             x0=x0,
             noise=noise,
             t=t,
-            x_t=self._noised(x0, noise, t),
+            x_t=x_t,
             condition=self.conditions.of(some.prompts, device),
             degraded=self.conditions.of(some.degraded, device) if some.degraded is not None else {},
             path=self.path,
@@ -164,9 +169,19 @@ class Batches:
             self._known[shards] = Prompts(list(first.values()), {text: place for place, text in enumerate(first)})
         return self._known[shards]
 
-    def _latents(self, some: PairData, device: torch.device) -> Pair[Tensor]:
-        win = some.latents.win.float().to(device)
-        return Pair(win, some.latents.lose.float().to(device) if self.drawing.latents == "both" else win)
+    def _sides(self, latents: Pair[Tensor], device: torch.device) -> Pair[Tensor]:
+        """Both in single precision on a device, or the winner twice."""
+        win = latents.win.float().to(device)
+        return Pair(win, latents.lose.float().to(device) if self.drawing.latents == "both" else win)
+
+    def _visited(self, some: PairData, t: Tensor) -> tuple[Tensor, Pair[Tensor]]:
+        """Of the kept states of each pair those nearest to its time, with their own times."""
+        if some.states is None:
+            raise InputError("draw.states: visited: the pairs hold no states: sample again with sample.states")
+        times = some.states.times
+        rows, places = torch.arange(len(times)), (times - t.cpu()[:, None]).abs().argmin(1)
+        nearest = some.states.latents.map(lambda side: side[rows, places])
+        return times[rows, places].to(t.device), self._sides(nearest, t.device)
 
     def _noise(self, names: Sequence[str], x0: Pair[Tensor]) -> Pair[Tensor]:
         win = self._normal(names, "noise", x0.win)

@@ -29,6 +29,10 @@ class Drawing:
     noise: Annotated[Literal["shared", "independent"], Doc("one noise for both latents of a pair, or one each")] = (
         "shared"
     )
+    states: Annotated[
+        Literal["renoised", "visited"],
+        Doc("x_t: a latent with noise, or of the states that its sampler visited (sample.states) the nearest in time"),
+    ] = "renoised"
     latents: Annotated[
         Literal["both", "winner"],
         Doc("winner: both branches look at the winning latent, at half of the policy's cost; u is then linear in d"),
@@ -60,8 +64,8 @@ def check_drawing(drawing: Drawing, policy_pair: PolicyPair, prompts: Iterable[s
     """Refuse options that contradict one another.
 
     Raises:
-        InputError: A probability exceeds 1, there is no other prompt, winner-only latents come with independent
-            noise, or the policy pair's targets do not allow other prompts or a single latent.
+        InputError: A probability exceeds 1, there is no other prompt, winner-only latents or visited states come with
+            independent noise, or the policy pair's targets do not allow other prompts, a single latent or such states.
     """
     most = float(drawing.other_prompts(torch.linspace(0, 1, 101)).max())
     if most > 1:
@@ -70,6 +74,8 @@ def check_drawing(drawing: Drawing, policy_pair: PolicyPair, prompts: Iterable[s
         raise InputError("draw.other_prompts: there is one prompt only: give more prompts, or leave the key out")
     if drawing.latents == "winner" and drawing.noise == "independent":
         raise InputError("draw.noise: independent noise needs two latents: use latents: both, or noise: shared")
+    if drawing.states == "visited" and drawing.noise == "independent":
+        raise InputError("draw.noise: visited states hold their own noise: leave it out, or use states: renoised")
     if not policy_pair.scores:
         name = type(policy_pair).__module__.rpartition(".")[2]
         if drawing.changes_prompts:
@@ -78,6 +84,11 @@ def check_drawing(drawing: Drawing, policy_pair: PolicyPair, prompts: Iterable[s
             )
         if drawing.latents == "winner":
             raise InputError(f"draw.latents: with {name} a single latent has a single target, and u = 0: use both")
+        if drawing.states == "visited":
+            raise InputError(
+                f"draw.states: {name} follows the noise that was added, and none was added to visited states: "
+                "use renoised"
+            )
 
 
 def _differ(prompts: Iterable[str]) -> bool:

@@ -1,0 +1,113 @@
+"""Makes the pairs of a plan into a folder of shards, whatever is there already.
+
+A shard is made batch by batch, and what is in a batch does not depend on who makes it or when: an interruption costs
+the batch in flight, and the next run makes exactly what is missing.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from ddspo.backbones._sampler import check_draws, sampling_with
+from ddspo.backbones.base import Backbone, Model
+from ddspo.errors import InputError
+from ddspo.pairs.background import Behind, ahead
+from ddspo.pairs.shards import DEGRADED, Origin, state_columns
+from ddspo.pairs.writer import PairWriter, begin, finish
+from ddspo.progress import Progress
+from ddspo.run_folder import Row
+from ddspo.sampling.making import generate, label
+from ddspo.sampling.options import Labels, Sampling
+from ddspo.sampling.plan import Plan
+
+LABELLED: dict[str, pa.DataType] = {
+    **{"win_seed": pa.int64(), "lose_seed": pa.int64(), "win_score": pa.float64(), "lose_score": pa.float64()},
+    **{"win_note": pa.string(), "lose_note": pa.string()},
+}
+
+
+@dataclass(frozen=True)
+class PairMaker:
+    """What pairs are made of, and how; the processes take turns, a shard each."""
+
+    prompts: Path
+    backbone: Backbone
+    model: Model
+    settings: Sampling
+    seed: int
+    accelerator: Accelerator
+    progress: Progress
+
+    def make(self, folder: Path) -> None:
+        """Make whatever is missing in a folder.
+
+        Raises:
+            InputError: The scheduler is not for this model or visits fewer states than are to be kept, the judge
+                cannot read a prompt's row, no two samples of any prompt differ, or there are pairs of other settings.
+        """
+        backbone, settings, writes = self.backbone, self.settings, self.accelerator.is_main_process
+        with sampling_with(backbone, settings.scheduler, settings.scheduler_options):
+            steps, guidance = settings.how(backbone)
+            if settings.scheduler or settings.scheduler_options:
+                check_draws(backbone, steps, guidance)
+            settings.check_states(backbone.evaluations(steps, 1.0))
+            if writes:
+                begin(folder, settings.shards)
+            self.accelerator.wait_for_everyone()
+            self._run(PairWriter(folder, self._origin(), self.accelerator.process_index))
+        self.accelerator.wait_for_everyone()
+        if writes:
+            entries = finish(folder, settings.shards)
+            if settings.labels:
+                pairs = sum(entry.rows for entry in entries.values())
+                self.progress.say(_yield(pairs, settings.pairs, settings.labels))
+        self.accelerator.wait_for_everyone()
+
+    def _run(self, writer: PairWriter) -> None:
+        """All batches of a process: the next one is planned, and the last one written, while one is generated."""
+        make = label if self.settings.labels else generate
+        plan, process, processes = self._plan, self.accelerator.process_index, self.accelerator.num_processes
+        with self.progress.task("sample", self.settings.pairs) as advance, Behind() as behind:
+            for batch in ahead(plan.batches(writer, process, processes)):
+                if batch.part is not None:
+                    made = make(self.backbone, batch.rows, self.settings)
+                    behind(partial(writer.add, batch.shard, batch.part, *made))
+                if batch.closes:
+                    behind(partial(writer.close, batch.shard, batch.closes))
+                advance(len(batch.rows) * processes, "")
+        for line in gather_object(writer.damaged):
+            self.progress.say(f"sample: made again: {line}")
+
+    @property
+    def _plan(self) -> Plan:
+        return Plan(self.prompts, self.settings, self.seed)
+
+    def _origin(self) -> Origin:
+        """How the pairs are made. The representation names the judge's class, which its options alone would not."""
+        backbone, model, settings = self.backbone, self.model, self.settings
+        steps, guidance = settings.how(backbone)
+        with self.prompts.open("rb") as file:
+            prompts = hashlib.file_digest(file, "sha256").hexdigest()
+        made: Row = {"model": model.path, "revision": model.revision, "dtype": model.dtype}
+        made |= {"resolution": model.resolution, "scheduler": type(backbone.pipeline.scheduler).__name__}
+        made |= {"steps": steps, "guidance": guidance, "seed": self.seed, "prompts": prompts[:16]}
+        made |= {"recipe": hashlib.sha256(repr(settings).encode()).hexdigest()[:16]}
+        made |= {"states": settings.states} if settings.states else {}
+        columns = LABELLED if settings.labels else DEGRADED
+        return Origin(made, backbone.latent_shape, columns | state_columns(settings.states, backbone.latent_shape))
+
+
+def _yield(pairs: int, prompts: int, labels: Labels) -> str:
+    """What a reader must know of labelled pairs, in a line."""
+    if not pairs:
+        raise InputError(
+            f"sample: all {labels.candidates} samples of every prompt score alike, so that there is no pair: "
+            "raise sample.labels.candidates or sample.pairs, or choose prompts that the model sometimes gets wrong"
+        )
+    alike = f"all {labels.candidates} samples of the other {prompts - pairs} score alike"
+    return f"sample: {pairs} of {prompts} prompts gave a pair; {alike}"

@@ -1,0 +1,103 @@
+"""A batch of pairs: two samples of each from one initial noise, or the best and the worst of several by a judge."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ddspo import draws
+from ddspo.backbones._visited import Visited, visiting
+from ddspo.backbones.base import Backbone
+from ddspo.errors import InputError
+from ddspo.maths.pair import Pair, split
+from ddspo.metrics.base import Score
+from ddspo.pairs.data import States
+from ddspo.run_folder import Row
+from ddspo.sampling.options import Sampling
+
+
+class Made(NamedTuple):
+    """Rows, their latents, and the states that were visited on the way to these, if any are kept."""
+
+    rows: Sequence[Row]
+    latents: Pair[Tensor]
+    states: States | None
+
+
+def generate(backbone: Backbone, rows: Sequence[Row], settings: Sampling) -> Made:
+    """Both samples of each pair in one batch, from the same initial noise."""
+    prompts = [row["prompt"] for row in rows] + [row["degraded"] for row in rows]
+    calls = calls_to_keep(backbone, rows, settings)
+    latents, visited = _sample(backbone, prompts, [row["seed"] for row in rows] * 2, calls.repeat(2, 1), settings)
+    states = States(split(visited.times).win, split(visited.states)) if settings.states else None
+    return Made(rows, split(latents), states)
+
+
+def label(backbone: Backbone, rows: Sequence[Row], settings: Sampling) -> Made:
+    """Generate and judge all candidates, as many at once as without labels, and keep two of each prompt or none."""
+    assert settings.labels
+    candidates = settings.labels.candidates
+    tasks = [(row["item"], seed) for row in rows for seed in row["seeds"]]
+    calls = calls_to_keep(backbone, rows, settings).repeat_interleave(candidates, 0)
+    latents, visits, scores = [], [], []
+    for first in range(0, len(tasks), 2 * settings.batch):
+        items, seeds = zip(*tasks[first : first + 2 * settings.batch], strict=True)
+        prompts = [item["prompt"] for item in items]
+        sampled, visited = _sample(backbone, prompts, seeds, calls[first : first + len(items)], settings)
+        part = sampled.cpu().half()
+        scores += settings.labels.judge(backbone.decode(part.float()), items)
+        latents.append(part)
+        visits.append(visited.cpu())
+    found, chosen = [], []
+    for number, row in enumerate(rows):
+        first = number * candidates
+        mine = scores[first : first + candidates]
+        places = best_and_worst([score.value for score in mine], row["seeds"])
+        if places:
+            found.append({"id": row["id"], "prompt": row["prompt"]} | _verdict(places, mine, row["seeds"]))
+            chosen.append(places.map(lambda place: first + place))  # noqa: B023
+    index = Pair([pair.win for pair in chosen], [pair.lose for pair in chosen])
+    every, times, states = torch.cat(latents), *map(torch.cat, zip(*visits, strict=True))
+    kept = States(times[index.win], index.map(lambda places: states[places])) if settings.states else None
+    return Made(found, index.map(lambda places: every[places]), kept)
+
+
+def calls_to_keep(backbone: Backbone, rows: Sequence[Row], settings: Sampling) -> Tensor:
+    """Which of the scheduler's T calls see the K states that are kept of each pair: floor((k + u) T / K), [N, K].
+
+    One u a pair spreads its states evenly, and makes any call as likely as any other.
+    """
+    calls, kept = backbone.evaluations(settings.how(backbone)[0], 1.0), settings.states
+    u = draws.uniform([row["visits"] for row in rows])
+    return ((torch.arange(kept) + u[:, None]) * calls / max(kept, 1)).long()
+
+
+def best_and_worst(values: Sequence[float], seeds: Sequence[int]) -> Pair[int] | None:
+    """Places of a best and of a worst value, or None if all are equal; ties go by the seeds, which are stable hashes.
+
+    Raises:
+        InputError: A value is not finite.
+    """
+    if not all(map(math.isfinite, values)):
+        raise InputError(f"sample.labels.judge: scores {values}: use a judge with finite scores")
+    if min(values) == max(values):
+        return None
+    order = sorted(range(len(values)), key=lambda place: (values[place], seeds[place]))
+    return Pair(order[-1], order[0])
+
+
+def _sample(
+    backbone: Backbone, prompts: Sequence[str], seeds: Sequence[int], calls: Tensor, settings: Sampling
+) -> tuple[Tensor, Visited]:
+    with visiting(backbone, calls) as visited:
+        return backbone.generate(prompts, seeds, *settings.how(backbone)), visited
+
+
+def _verdict(places: Pair[int], scores: Sequence[Score], seeds: Sequence[int]) -> Row:
+    found: Row = {}
+    for side, place in places._asdict().items():
+        score = scores[place]
+        found |= {f"{side}_seed": seeds[place], f"{side}_score": score.value, f"{side}_note": score.note}
+    return found

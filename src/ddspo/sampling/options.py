@@ -1,0 +1,84 @@
+"""How pairs are generated: the options of a recipe."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from annotated_types import Ge, Gt
+from typing_extensions import Doc
+
+from ddspo.backbones._sampler import scheduler_of
+from ddspo.backbones._schedule import calls_of
+from ddspo.backbones.base import Backbone, Found, Model
+from ddspo.errors import InputError
+from ddspo.metrics.base import Metric
+
+SHARES = 16
+"""A small run has as many shards at least, so that as many processes can share it."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Pairs of one prompt each: a best against a worst of several samples from different seeds."""
+
+    judge: Annotated[Metric, Doc("what scores the samples, against the rows of `prompts`")]
+    candidates: Annotated[int, Ge(2), Doc("samples of each prompt; if all score alike, it gives no pair")] = 8
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How pairs are generated."""
+
+    pairs: Annotated[
+        int, Gt(0), Doc("how many, with labels at most; prompts are used in turn, each time with a new seed")
+    ] = 512
+    scheduler: Annotated[str | None, Doc("a scheduler of diffusers, as DDIMScheduler; null: the model's own")] = None
+    scheduler_options: Annotated[
+        dict[str, Any], Doc("entries of its configuration that are to differ from the model's")
+    ] = field(default_factory=dict)
+    steps: Annotated[Annotated[int, Gt(0)] | None, Doc("sampler steps; null: as usual for the model")] = None
+    guidance: Annotated[
+        Annotated[float, Ge(1)] | None, Doc("classifier-free guidance scale, 1 for none; null: as usual for the model")
+    ] = None
+    batch: Annotated[int, Gt(0), Doc("pairs generated at once")] = 32
+    shard: Annotated[int, Gt(0), Doc("pairs of a file, in whole batches; fewer in a run of few")] = 1024
+    labels: Annotated[Labels | None, Doc("a judge instead of degraded prompts; null: degraded prompts")] = None
+    # Not in the representation, whose digest is in the shards: there are as many states as their columns say.
+    states: Annotated[
+        int, Ge(0), Doc("states x_t that the sampler visited, kept of each latent for draw.states: visited")
+    ] = field(default=0, repr=False)
+
+    def check(self, found: Found, model: Model) -> None:
+        """Refuse a scheduler that is not for a model, which is not loaded yet, or more states than it visits.
+
+        Raises:
+            InputError: It is one, or there are.
+        """
+        if self.scheduler or self.scheduler_options or self.states:
+            scheduler = scheduler_of(found, model, self.scheduler, self.scheduler_options)
+            if self.steps:
+                self.check_states(calls_of(scheduler, self.steps))
+
+    def check_states(self, calls: int) -> None:
+        """Refuse to keep more states than there are, one before each call of a scheduler.
+
+        Raises:
+            InputError: There are fewer.
+        """
+        if self.states > calls:
+            raise InputError(f"sample.states {self.states}: the sampler visits {calls}: keep as many at most")
+
+    def how(self, backbone: Backbone) -> tuple[int, float]:
+        """Steps and guidance for a model."""
+        steps, guidance = backbone.usual
+        return self.steps or steps, self.guidance or guidance
+
+    @property
+    def rows(self) -> int:
+        """Pairs of a shard: whole batches, at most `shard`, and few enough for `SHARES` shards."""
+        return self.batch * max(1, min(self.shard, self.pairs // SHARES) // self.batch)
+
+    @property
+    def shards(self) -> int:
+        """How many there are."""
+        return math.ceil(self.pairs / self.rows)

@@ -1,0 +1,69 @@
+"""Which pairs there are to be, one shard's rows at a time."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count, islice
+from pathlib import Path
+from typing import NamedTuple
+
+from ddspo import draws
+from ddspo.errors import InputError
+from ddspo.pairs.writer import PairWriter
+from ddspo.rows import each_row
+from ddspo.run_folder import Row
+from ddspo.sampling.options import Sampling
+
+
+class Batch(NamedTuple):
+    """Rows of a shard to make, or rows that are there already, and of how many parts the shard is if they end it."""
+
+    shard: int
+    part: int | None
+    rows: Sequence[Row]
+    closes: int | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which pairs there are to be: prompts in turn, and what is drawn for each; one shard's rows are held at once."""
+
+    prompts: Path
+    settings: Sampling
+    seed: int
+
+    def batches(self, writer: PairWriter, process: int, processes: int) -> Iterator[Batch]:
+        """What a process has to do: every so many shards are its own."""
+        settings, rows = self.settings, self._rows()
+        for shard in range(settings.shards):
+            mine = list(islice(rows, min(settings.rows, settings.pairs - shard * settings.rows)))
+            if shard % processes != process:
+                continue
+            parts = [mine[first : first + settings.batch] for first in range(0, len(mine), settings.batch)]
+            missing = writer.missing(shard, len(parts))
+            left = missing or []
+            kept = [row for part, rows in enumerate(parts) for row in rows if part not in left]
+            yield Batch(shard, None, kept, len(parts) if missing == [] else None)
+            for part in left:
+                yield Batch(shard, part, parts[part], len(parts) if part == left[-1] else None)
+
+    def _rows(self) -> Iterator[Row]:
+        for turn in count():
+            prompt = None
+            for prompt in each_row(self.prompts):
+                yield self._row(prompt, f"{prompt['id']}~{turn}")
+            if prompt is None:
+                raise InputError(f"{self.prompts}: holds no prompt: run `ddspo degrade` first")
+
+    def _row(self, prompt: Row, name: str) -> Row:
+        labels = self.settings.labels
+        start = {"id": name, "prompt": prompt["prompt"], "visits": draws.stable_seed(self.seed, name, "visits")}
+        if labels:
+            fault = labels.judge.check(prompt)
+            if fault:
+                raise InputError(f"prompts: {prompt['id']}: {fault}: give a row that sample.labels.judge can read")
+            seeds = [draws.stable_seed(self.seed, name, "candidate", each) for each in range(labels.candidates)]
+            return start | {"item": prompt, "seeds": seeds}
+        variants = prompt["degraded"]
+        chosen = variants[draws.stable_seed(self.seed, name, "variant") % len(variants)]
+        drawn = {"degraded": chosen["text"], "kind": chosen["kind"]}
+        return start | drawn | {"seed": draws.stable_seed(self.seed, name, "latent")}
