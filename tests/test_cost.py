@@ -155,6 +155,16 @@ def test_bytes_by_hand(configurations: Path, tiny_folder: Path) -> None:
     assert found.device.total_bytes == everything + 4 * adapter
 
 
+def test_rounds_by_hand(configurations: Path) -> None:
+    """A round an update: the first of three is that of `sample`, then come two more, 120 forwards and 12 texts each.
+
+    Two checkpoints are kept, and so may be two rounds beside the one at work; there are only two.
+    """
+    found = counted(configurations, "on_policy.every=1")
+    assert (found.work.pairs, found.work.samples, found.work.sample_forwards) == (6, 36, 360)
+    assert (found.work.train_texts, found.disk.pairs_bytes) == (36, 3 * 12 * 512)
+
+
 def test_states_by_hand(configurations: Path) -> None:
     """Two beside each latent make three times the bytes, in memory only where they are trained on."""
     kept, drawn = (counted(configurations, "sample.states=2", *more) for more in ([], ["draw.states=visited"]))

@@ -44,7 +44,7 @@ class Work:
 
     pairs: Annotated[int, Doc("pairs, with labels or of a dataset at most")]
     samples: Annotated[
-        int, Doc("latents sampled, each with its text: 2 a pair, with labels as many as the candidates, 0 imported")
+        int, Doc("latents sampled, also for on_policy: 2 a pair, with labels as many as the candidates, 0 imported")
     ]
     sample_forwards: Annotated[int, Doc("forwards of sampling: latents x evaluations of the sampler")]
     pretrain_forwards: Annotated[int, Doc("forwards of winner and loser while they are pretrained; as many backwards")]
@@ -65,7 +65,9 @@ class Work:
 class Disk:
     """Disk"""
 
-    pairs_bytes: Annotated[int, Doc("latents of pairs/ and the states kept of each, half precision, uncompressed")]
+    pairs_bytes: Annotated[
+        int, Doc("latents and states of pairs/, and of rounds/ as far as they are kept, half precision")
+    ]
     pretraining_bytes: Annotated[int, Doc("winner and loser of a data-driven pair, and their checkpoints")]
     checkpoints_bytes: Annotated[int, Doc("checkpoints/: trained weights and optimizer states, as many as are kept")]
     aligned_bytes: Annotated[int, Doc("aligned/")]
@@ -133,7 +135,7 @@ def cost(recipe: Recipe) -> Cost:
     return Cost(
         work=work,
         disk=Disk(
-            pairs_bytes=latents * (1 + recipe.states),
+            pairs_bytes=latents * (1 + recipe.states) * (1 + min(recipe.rounds, 1 + _kept(recipe))),
             pretraining_bytes=_disk(pretraining, recipe.pretrain.adaptation, recipe.pretrain.train.keep, BRANCHES),
             checkpoints_bytes=_kept(recipe) * _checkpoint(device),
             aligned_bytes=_disk(device, recipe.adaptation, 0, 1),
@@ -226,8 +228,9 @@ def _work(recipe: Recipe, backbone: Backbone, flops: int) -> Work:
     pretrain = BRANCHES * first.steps * first.batch if _pretrains(recipe) else 0
     pairs = _imported(recipe.dataset) if recipe.dataset else sampling.pairs
     samples = 0 if recipe.dataset else pairs * (sampling.labels.candidates if sampling.labels else BRANCHES)
+    rounds = 1 + recipe.rounds
     with sampling_with(backbone, sampling.scheduler, sampling.scheduler_options):
-        sample = samples * backbone.evaluations(*sampling.how(backbone))
+        sample = rounds * samples * backbone.evaluations(*sampling.how(backbone))
     texts = BRANCHES if recipe.has_degraded else 1
     spared = int(recipe.draw.latents == "winner")  # a single latent needs one prediction less of either kind
     frozen, policy = seen * (recipe.policy_pair.frozen_forwards - spared), seen * (BRANCHES - spared)
@@ -236,12 +239,12 @@ def _work(recipe: Recipe, backbone: Backbone, flops: int) -> Work:
     evaluate = _evaluation(recipe.evaluate, backbone) if recipe.evaluate else 0
     return Work(
         pairs=pairs,
-        samples=samples,
+        samples=rounds * samples,
         sample_forwards=sample,
         pretrain_forwards=pretrain,
         updates=training.steps,
         pairs_trained=seen,
-        train_texts=texts * (pairs if training.encode == "before" else seen),
+        train_texts=texts * (rounds * pairs if training.encode == "before" else seen),
         frozen_forwards=frozen,
         policy_forwards=policy,
         validation_forwards=validation,

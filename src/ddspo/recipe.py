@@ -32,6 +32,7 @@ from ddspo.stages.import_pairs import Dataset
 from ddspo.stages.pretrain import Pretraining
 from ddspo.training.drawing import Drawing
 from ddspo.training.fit import Optimisation
+from ddspo.training.on_policy import OnPolicy
 from ddspo.training.trackers import Tracker
 from ddspo.training.validation import Validation
 
@@ -61,6 +62,7 @@ class Recipe:
     draw: Annotated[Drawing, Doc("how the pairs of a step are drawn and weighed")] = field(default_factory=Drawing)
     adaptation: Annotated[Adaptation, Doc("which weights are trained")] = field(default_factory=LoRA)
     train: Annotated[Optimisation, Doc("how they are trained")] = field(default_factory=Optimisation)
+    on_policy: Annotated[OnPolicy | None, Doc("pairs made anew by the policy on the way; null: not")] = None
     validation: Annotated[Validation, Doc("pictures and a score while it is trained")] = field(
         default_factory=Validation
     )
@@ -83,6 +85,11 @@ class Recipe:
     def states(self) -> int:
         """States that are kept of each latent."""
         return 0 if self.dataset else self.sample.states
+
+    @property
+    def rounds(self) -> int:
+        """How often the policy makes pairs."""
+        return self.on_policy.rounds(self.train.steps) if self.on_policy else 0
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -118,6 +125,8 @@ def _fault(recipe: Recipe) -> str | None:
         return f"name {recipe.name!r}: use letters, digits, '_', '-' and '.', not starting with '.'"
     if recipe.prompts is None and recipe.dataset is None:
         return "prompts: missing: give prompts to make pairs from, or a dataset to import pairs from"
+    if recipe.on_policy and recipe.dataset:
+        return "on_policy: the pairs are those of a dataset, and nothing is sampled: leave one of the two out"
     return None
 
 

@@ -1,7 +1,7 @@
-"""Reads JSONL, one row in memory at a time."""
+"""Plain data: reads JSONL, one row in memory at a time, and tells two trees apart."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,3 +50,12 @@ def json_row(line: str, where: str) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise InputError(f"{where}: {type(row).__name__} in place of an object: write one {{...}} a line")
     return row
+
+
+def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
+    """Dotted names of what differs between two trees of plain data."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for name in old.keys() | new.keys():
+            yield from differences(old.get(name), new.get(name), f"{path}.{name}" if path else str(name))
+    elif old != new:
+        yield path

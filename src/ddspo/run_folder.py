@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from ddspo.errors import InputError, Stopped
-from ddspo.rows import each_row
+from ddspo.rows import differences, each_row
 
 Row = dict[str, Any]
 
@@ -74,6 +74,15 @@ class RunFolder:
     def checkpoints(self) -> Path:
         """Folder of resumable training states, one folder a step."""
         return self.path / "checkpoints"
+
+    @property
+    def rounds(self) -> Path:
+        """Folder of pairs that the policy made while it was trained, one folder a round."""
+        return self.path / "rounds"
+
+    def round(self, number: int) -> Path:
+        """Shards of one round, counted from 1."""
+        return self.rounds / f"{number:04d}"
 
     @property
     def log(self) -> Path:
@@ -223,14 +232,14 @@ class RunFolder:
     @property
     def _outputs(self) -> dict[str, tuple[Path, ...]]:
         """What each stage leaves, its result first."""
-        pictures = self.images
+        pictures, trained = self.images, (self.aligned, self.checkpoints, self.rounds, self.log)
         images = (pictures / "base", pictures / "aligned")
         return {
             "degrade": (self.prompts, self.undegraded, self.degradations),
             "sample": (self.pairs, pictures / "pairs"),
             "import": (self.pairs, self.left_out, self.importing, pictures / "pairs"),
             "pretrain": (self.policies, self.pretraining.path),
-            "train": (self.aligned, self.checkpoints, self.log, self.validation, self.trackers, self.exports),
+            "train": (*trained, self.validation, self.trackers, self.exports),
             "evaluate": (self.scores, self.parts, self.evaluation, *images, self.votes, self.ties),
             "report": (self.report_html, self.report_json, self.aligned / "README.md"),
         }
@@ -238,15 +247,6 @@ class RunFolder:
     def _record(self, name: str, writes: bool, **entry: Any) -> None:
         if writes:
             write_json(self.manifest, self.stages() | {name: entry})
-
-
-def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
-    """Dotted names of what differs between two trees of plain data."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        for name in old.keys() | new.keys():
-            yield from differences(old.get(name), new.get(name), f"{path}.{name}" if path else str(name))
-    elif old != new:
-        yield path
 
 
 def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:

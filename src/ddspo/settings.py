@@ -29,12 +29,13 @@ def settings_of(stage: str, recipe: Recipe, prompts: Row, items: dict[str, list[
     tree["degradation"] = recipe.degradation_used and _lasting(recipe.degradation_used)
     tree["prompts"] = prompts
     tree["items"] = _digest(items)
+    method = ("policy_pair", "reference", "objective", "adaptation", "draw", "on_policy")
     keys = {
         "degrade": ("seed", "prompts", "degradation"),
         "sample": ("seed", "model", "sample", "dataset"),
         "import": ("model", "dataset"),
         "pretrain": ("seed", "model", "pretrain"),
-        "train": ("seed", "model", "policy_pair", "reference", "objective", "adaptation", "draw", "train"),
+        "train": ("seed", "model", *method, "train"),
         "evaluate": ("seed", "model", "evaluate", "items"),
         "report": ("name", "evaluated"),
     }

@@ -17,6 +17,7 @@ from ddspo.recipe import Recipe
 from ddspo.result import Result
 from ddspo.rows import some_rows
 from ddspo.run_folder import Row, RunFolder, write_json, write_text
+from ddspo.sampling.maker import PairMaker
 from ddspo.settings import settings_of
 from ddspo.stages.degrade import degrade, nothing_left
 from ddspo.stages.evaluate import MODELS, Evaluate, Evaluation, read_images
@@ -28,6 +29,7 @@ from ddspo.stages.train import Method, train
 from ddspo.training import processes
 from ddspo.training.drawing import check_drawing
 from ddspo.training.fit import Optimisation, check_batch
+from ddspo.training.on_policy import Remaking
 from ddspo.training.trackers import tracked
 from ddspo.training.validation import Validator
 
@@ -156,8 +158,17 @@ class Workflow:
         given = self.recipe
         pretrained = given.pretrain.adaptation if self._pretrains else None
         validator = self._validator if given.validation.every else None
+        remaking = Remaking(given.on_policy, self._maker) if given.on_policy else None
         return Method(
-            given.policy_pair, given.objective, given.adaptation, given.reference, pretrained, given.draw, validator
+            *(given.policy_pair, given.objective, given.adaptation, given.reference),
+            *(pretrained, given.draw, validator, remaking),
+        )
+
+    def _maker(self, backbone: Backbone) -> PairMaker:
+        """Who makes pairs on the way, silently: a line a round is enough."""
+        given, silent = self.recipe, Progress(speaks=False)
+        return PairMaker(
+            self.folder.prompts, backbone, given.model, given.sample, given.seed, self.accelerator, silent
         )
 
     def _validator(self, base: Backbone) -> Validator:

@@ -23,7 +23,8 @@ from torch import Tensor
 from ddspo.errors import InputError
 from ddspo.maths.pair import Pair
 from ddspo.pairs.data import States
-from ddspo.run_folder import Row, differences
+from ddspo.rows import differences
+from ddspo.run_folder import Row
 
 FORMAT = 1
 HALF = np.dtype(np.float16)

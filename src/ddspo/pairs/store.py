@@ -191,7 +191,7 @@ class PairStore(Pairs):
         try:
             return read_shard(shard.path, shard.entry, self.origin, states=self.has_states)
         except Damaged as error:
-            raise InputError(f"{error}: `ddspo sample` makes it again, or import it again") from None
+            raise InputError(f"{error}: make it again: `ddspo sample` or import, of rounds/ train --fresh") from None
 
 
 def listed(path: Path, entry: Entry) -> Shard:

@@ -43,8 +43,12 @@ class PairMaker:
     accelerator: Accelerator
     progress: Progress
 
-    def make(self, folder: Path) -> None:
-        """Make whatever is missing in a folder.
+    def plan(self, number: int = 0) -> Plan:
+        """The pairs of a round; each goes on where the one before ended."""
+        return Plan(self.prompts, self.settings, self.seed, number * self.settings.pairs)
+
+    def make(self, folder: Path, number: int = 0) -> None:
+        """Make whatever is missing of a round in a folder.
 
         Raises:
             InputError: The scheduler is not for this model or visits fewer states than are to be kept, the judge
@@ -59,7 +63,7 @@ class PairMaker:
             if writes:
                 begin(folder, settings.shards)
             self.accelerator.wait_for_everyone()
-            self._run(PairWriter(folder, self._origin(), self.accelerator.process_index))
+            self._run(self.plan(number), PairWriter(folder, self._origin(number), self.accelerator.process_index))
         self.accelerator.wait_for_everyone()
         if writes:
             entries = finish(folder, settings.shards)
@@ -68,10 +72,10 @@ class PairMaker:
                 self.progress.say(_yield(pairs, settings.pairs, settings.labels))
         self.accelerator.wait_for_everyone()
 
-    def _run(self, writer: PairWriter) -> None:
+    def _run(self, plan: Plan, writer: PairWriter) -> None:
         """All batches of a process: the next one is planned, and the last one written, while one is generated."""
         make = label if self.settings.labels else generate
-        plan, process, processes = self._plan, self.accelerator.process_index, self.accelerator.num_processes
+        process, processes = self.accelerator.process_index, self.accelerator.num_processes
         with self.progress.task("sample", self.settings.pairs) as advance, Behind() as behind:
             for batch in ahead(plan.batches(writer, process, processes)):
                 if batch.part is not None:
@@ -83,11 +87,7 @@ class PairMaker:
         for line in gather_object(writer.damaged):
             self.progress.say(f"sample: made again: {line}")
 
-    @property
-    def _plan(self) -> Plan:
-        return Plan(self.prompts, self.settings, self.seed)
-
-    def _origin(self) -> Origin:
+    def _origin(self, number: int) -> Origin:
         """How the pairs are made. The representation names the judge's class, which its options alone would not."""
         backbone, model, settings = self.backbone, self.model, self.settings
         steps, guidance = settings.how(backbone)
@@ -98,6 +98,7 @@ class PairMaker:
         made |= {"steps": steps, "guidance": guidance, "seed": self.seed, "prompts": prompts[:16]}
         made |= {"recipe": hashlib.sha256(repr(settings).encode()).hexdigest()[:16]}
         made |= {"states": settings.states} if settings.states else {}
+        made |= {"round": number} if number else {}
         columns = LABELLED if settings.labels else DEGRADED
         return Origin(made, backbone.latent_shape, columns | state_columns(settings.states, backbone.latent_shape))
 

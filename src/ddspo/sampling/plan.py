@@ -25,11 +25,19 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """Which pairs there are to be: prompts in turn, and what is drawn for each; one shard's rows are held at once."""
+    """Which pairs there are to be: prompts in turn, and what is drawn for each; one shard's rows are held at once.
+
+    Attributes:
+        prompts: Rows of `degrade`.
+        settings: How many pairs, and how.
+        seed: The run's.
+        first: Where they begin in the one endless sequence of pairs that prompts and seed give.
+    """
 
     prompts: Path
     settings: Sampling
     seed: int
+    first: int = 0
 
     def batches(self, writer: PairWriter, process: int, processes: int) -> Iterator[Batch]:
         """What a process has to do: every so many shards are its own."""
@@ -46,11 +54,19 @@ class Plan:
             for part in left:
                 yield Batch(shard, part, parts[part], len(parts) if part == left[-1] else None)
 
+    def texts(self, pairs: int) -> Iterator[str]:
+        """Prompt and degraded prompt of so many pairs, be they of this plan or of those that follow."""
+        for row in islice(self._rows(), pairs):
+            yield from (row[name] for name in ("prompt", "degraded") if name in row)
+
     def _rows(self) -> Iterator[Row]:
+        return (self._row(*each) for each in islice(self._turns(), self.first, None))
+
+    def _turns(self) -> Iterator[tuple[Row, str]]:
         for turn in count():
             prompt = None
             for prompt in each_row(self.prompts):
-                yield self._row(prompt, f"{prompt['id']}~{turn}")
+                yield prompt, f"{prompt['id']}~{turn}"
             if prompt is None:
                 raise InputError(f"{self.prompts}: holds no prompt: run `ddspo degrade` first")
 

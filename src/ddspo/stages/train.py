@@ -1,9 +1,10 @@
 """pairs/ -> checkpoints/, log.jsonl, aligned/: the policy, by the one training loop."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 
 from accelerate import Accelerator
 
@@ -21,7 +22,8 @@ from ddspo.run_folder import RunFolder, replace_atomically
 from ddspo.training import processes
 from ddspo.training.batches import Batches, conditions_of
 from ddspo.training.drawing import PLAIN, Drawing, check_drawing
-from ddspo.training.fit import Fit, Optimisation
+from ddspo.training.fit import Fit, Optimisation, Supply
+from ddspo.training.on_policy import Remaking, Rounds
 from ddspo.training.policies import Policies, Pretrained
 from ddspo.training.steps import preference_step
 from ddspo.training.validation import Validator
@@ -32,7 +34,7 @@ class Method:
     """What is trained, towards what, by which loss, and on which draws.
 
     `pretrained` says how winner and loser were trained, for a policy pair that asks for them; `validator` makes who
-    looks at the policy on the way, from the base.
+    looks at the policy on the way, from the base; `remaking` makes pairs anew on the way.
     """
 
     policy_pair: PolicyPair
@@ -42,6 +44,7 @@ class Method:
     pretrained: Adaptation | None = None
     drawing: Drawing = PLAIN
     validator: Callable[[Backbone], Validator] | None = None
+    remaking: Remaking | None = None
 
     def check(self, settings: Optimisation, *, degraded: bool, states: bool) -> None:
         """Refuse what cannot work together.
@@ -53,7 +56,7 @@ class Method:
 
         Raises:
             InputError: The policy pair reads degraded prompts and there are none, visited states are to be drawn and
-                there are none, or the reference would never move.
+                there are none, or the reference would never move, or no pairs be made anew.
         """
         if self.policy_pair.reads_degraded and not degraded:
             raise InputError(
@@ -68,6 +71,8 @@ class Method:
         fault = self.reference.check(settings.steps)
         if fault:
             raise InputError(f"reference: {fault}")
+        if self.remaking:
+            self.remaking.when.check(settings.steps)
 
 
 def train(
@@ -85,7 +90,7 @@ def train(
     check_drawing(method.drawing, method.policy_pair, data.each_prompt())
     processes.agree(lambda: data.verify(backbone.latent_shape, accelerator.process_index, accelerator.num_processes))
     backbone.to(accelerator.device)
-    conditions = conditions_of(backbone, data.texts(), settings.encode)
+    supply = _supply(run, backbone, data, method, settings, seed, progress)
     pretrained = Pretrained(method.pretrained, run.policies) if method.pretrained else None
     validator = method.validator(backbone) if method.validator else None
     policies = Policies.of(
@@ -96,7 +101,7 @@ def train(
         accelerator=accelerator,
         trained=policies,
         step=partial(preference_step, policies, method.policy_pair, method.objective, drawing=method.drawing),
-        batches=Batches(data, conditions, settings.batch, seed, backbone.path, method.drawing),
+        batches=supply,
         settings=settings,
         folder=run,
         validator=validator,
@@ -110,3 +115,25 @@ def train(
         with fit.averaged():
             replace_atomically(run.aligned, lambda folder: method.adaptation.save(backbone, folder))
     accelerator.wait_for_everyone()
+
+
+def _supply(
+    run: RunFolder,
+    backbone: Backbone,
+    data: Pairs,
+    method: Method,
+    settings: Optimisation,
+    seed: int,
+    progress: Progress,
+) -> Supply:
+    """The batches of given pairs, or of these and of the rounds that the policy will make."""
+
+    def batches(texts: Iterable[str]) -> Batches:
+        conditions = conditions_of(backbone, texts, settings.encode)
+        return Batches(data, conditions, settings.batch, seed, backbone.path, method.drawing)
+
+    if not method.remaking:
+        return batches(data.texts())
+    maker, when = method.remaking.maker(backbone), method.remaking.when
+    later = maker.plan(1).texts(when.rounds(settings.steps) * maker.settings.pairs)
+    return Rounds(batches(chain(data.texts(), later)), when.every, maker, run, settings.window, progress)

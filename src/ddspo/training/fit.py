@@ -1,6 +1,6 @@
 """The only training loop: accumulate, clip, update, log, checkpoint; resumes where it was interrupted."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, Protocol
@@ -20,7 +20,7 @@ from ddspo.policy_pairs.base import View
 from ddspo.progress import Progress
 from ddspo.run_folder import RunFolder
 from ddspo.training.average import Average
-from ddspo.training.batches import Batches, Encode, mean_over
+from ddspo.training.batches import Encode, mean_over
 from ddspo.training.checkpoints import Checkpoints, deep, flat
 from ddspo.training.guards import Guards, best, fault
 from ddspo.training.log import Log
@@ -66,6 +66,18 @@ class Optimisation:
     guards: Annotated[Guards, Doc("what stops it")] = field(default_factory=Guards)
 
 
+class Supply(Protocol):
+    """Where the loop has its batches from."""
+
+    def rows(self, step: int) -> list[tuple[int, int]]:
+        """The (row, visit) of each pair of an update, counted from 0; all processes ask for all updates in turn."""
+        ...
+
+    def view(self, rows: Sequence[tuple[int, int]], device: torch.device) -> View:
+        """Some pairs of the update that was asked for last, noised."""
+        ...
+
+
 class Trained(Protocol):
     """What the loop trains.
 
@@ -106,7 +118,7 @@ class Fit:
     accelerator: Accelerator
     trained: Trained
     step: Step
-    batches: Batches
+    batches: Supply
     settings: Optimisation
     folder: RunFolder
     validator: Validator | None = None
