@@ -65,9 +65,7 @@ class Work:
 class Disk:
     """Disk"""
 
-    pairs_bytes: Annotated[
-        int, Doc("latents and states of pairs/, and of rounds/ as far as they are kept, half precision")
-    ]
+    pairs_bytes: Annotated[int, Doc("latents and states of pairs/ and of what is kept of rounds/, half precision")]
     pretraining_bytes: Annotated[int, Doc("winner and loser of a data-driven pair, and their checkpoints")]
     checkpoints_bytes: Annotated[int, Doc("checkpoints/: trained weights and optimizer states, as many as are kept")]
     aligned_bytes: Annotated[int, Doc("aligned/")]
@@ -227,11 +225,10 @@ def _work(recipe: Recipe, backbone: Backbone, flops: int) -> Work:
     first = recipe.pretrain.train
     pretrain = BRANCHES * first.steps * first.batch if _pretrains(recipe) else 0
     pairs = _imported(recipe.dataset) if recipe.dataset else sampling.pairs
-    samples = 0 if recipe.dataset else pairs * (sampling.labels.candidates if sampling.labels else BRANCHES)
-    rounds = 1 + recipe.rounds
+    every = pairs * (1 + recipe.rounds)
+    samples = 0 if recipe.dataset else every * (sampling.labels.candidates if sampling.labels else BRANCHES)
     with sampling_with(backbone, sampling.scheduler, sampling.scheduler_options):
-        sample = rounds * samples * backbone.evaluations(*sampling.how(backbone))
-    texts = BRANCHES if recipe.has_degraded else 1
+        sample = samples * backbone.evaluations(*sampling.how(backbone))
     spared = int(recipe.draw.latents == "winner")  # a single latent needs one prediction less of either kind
     frozen, policy = seen * (recipe.policy_pair.frozen_forwards - spared), seen * (BRANCHES - spared)
     backward, first_backward = (2 + int(each.gradient_checkpointing) for each in (training, first))
@@ -239,12 +236,12 @@ def _work(recipe: Recipe, backbone: Backbone, flops: int) -> Work:
     evaluate = _evaluation(recipe.evaluate, backbone) if recipe.evaluate else 0
     return Work(
         pairs=pairs,
-        samples=rounds * samples,
+        samples=samples,
         sample_forwards=sample,
         pretrain_forwards=pretrain,
         updates=training.steps,
         pairs_trained=seen,
-        train_texts=texts * (rounds * pairs if training.encode == "before" else seen),
+        train_texts=(BRANCHES if recipe.has_degraded else 1) * (every if training.encode == "before" else seen),
         frozen_forwards=frozen,
         policy_forwards=policy,
         validation_forwards=validation,

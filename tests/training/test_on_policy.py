@@ -60,7 +60,7 @@ def test_each_round_has_the_pairs_of_its_policy(recipe: Path, tiny_folder: Path,
 
     Two prompts in turn give four pairs a round: the next ones of one sequence, with new seeds.
     """
-    overrides = ["adaptation={full: {}}"] if isinstance(adaptation, Full) else []
+    overrides = ["adaptation={full: {}}", "train.lr=1e-5"] if isinstance(adaptation, Full) else []
     folder = run(recipe, "whole", *overrides)
     assert sorted(path.name for path in folder.rounds.iterdir()) == ["0001", "0002"]
     first = PairStore.open(folder.pairs)
