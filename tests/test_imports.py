@@ -9,7 +9,7 @@ import ddspo
 
 ROOT = Path(ddspo.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-BASE = {"errors", "draws", "rows", "run_folder", "progress"}
+BASE = {"errors", "agreement", "draws", "rows", "run_folder", "progress"}
 ORDER = [
     {"maths"},
     {"pairs", "objectives", "policy_pairs", "references", "timesteps", "schedules", "preferences"},

@@ -8,6 +8,7 @@ import pytest
 import torch
 from test_store import SHAPE, write
 
+from ddspo.agreement import agree
 from ddspo.backbones.sd import SD
 from ddspo.errors import InputError
 from ddspo.maths.paths import RectifiedFlow
@@ -17,7 +18,6 @@ from ddspo.schedules.constant import Constant
 from ddspo.training import batches as module
 from ddspo.training.batches import FREE, Batches, Conditions
 from ddspo.training.drawing import PLAIN, Drawing
-from ddspo.training.processes import agree
 
 CPU = torch.device("cpu")
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
+from ddspo.agreement import agree
 from ddspo.backbones._sampler import check_draws, sampling_with
 from ddspo.backbones.base import Backbone, Model
 from ddspo.errors import InputError
@@ -63,8 +64,10 @@ class PairMaker:
             if writes:
                 begin(folder, settings.shards)
             self.accelerator.wait_for_everyone()
-            self._run(self.plan(number), PairWriter(folder, self._origin(number), self.accelerator.process_index))
-        self.accelerator.wait_for_everyone()
+            writer = PairWriter(folder, self._origin(number), self.accelerator.process_index)
+            agree(lambda: self._run(self.plan(number), writer))
+            for line in gather_object(writer.damaged):
+                self.progress.say(f"sample: made again: {line}")
         if writes:
             entries = finish(folder, settings.shards)
             if settings.labels:
@@ -84,8 +87,6 @@ class PairMaker:
                 if batch.closes:
                     behind(partial(writer.close, batch.shard, batch.closes))
                 advance(len(batch.rows) * processes, "")
-        for line in gather_object(writer.damaged):
-            self.progress.say(f"sample: made again: {line}")
 
     def _origin(self, number: int) -> Origin:
         """How the pairs are made. The representation names the judge's class, which its options alone would not."""

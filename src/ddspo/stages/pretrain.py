@@ -11,12 +11,12 @@ from typing_extensions import Doc
 from ddspo import draws
 from ddspo.adaptations.base import Adaptation
 from ddspo.adaptations.lora import LoRA
+from ddspo.agreement import agree
 from ddspo.backbones.base import Backbone
 from ddspo.maths.pair import Pair
 from ddspo.pairs.data import Pairs
 from ddspo.progress import Progress
 from ddspo.run_folder import RunFolder, replace_atomically
-from ddspo.training import processes
 from ddspo.training.batches import Batches, conditions_of
 from ddspo.training.drawing import Drawing
 from ddspo.training.fit import Fit, Optimisation
@@ -45,7 +45,7 @@ def pretrain(
     progress: Progress,
 ) -> None:
     """Train both at once and write them; an interrupted run goes on from its newest checkpoint."""
-    processes.agree(lambda: data.verify(backbone.latent_shape, accelerator.process_index, accelerator.num_processes))
+    agree(lambda: data.verify(backbone.latent_shape, accelerator.process_index, accelerator.num_processes))
     backbone.to(accelerator.device)
     adaptation = settings.adaptation
     seeds = Pair("winner", "loser").map(lambda who: draws.stable_seed(seed, "adapter", who) % 2**32)

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 
 from ddspo import draws
 from ddspo.adaptations.base import Adaptation
+from ddspo.agreement import agree
 from ddspo.backbones.base import Backbone
 from ddspo.errors import InputError
 from ddspo.objectives.base import Objective
@@ -19,7 +20,6 @@ from ddspo.progress import Progress
 from ddspo.references.base import Reference
 from ddspo.references.frozen import FrozenReference
 from ddspo.run_folder import RunFolder, replace_atomically
-from ddspo.training import processes
 from ddspo.training.batches import Batches, conditions_of
 from ddspo.training.drawing import PLAIN, Drawing, check_drawing
 from ddspo.training.fit import Fit, Optimisation, Supply
@@ -88,7 +88,7 @@ def train(
     """Train and write `aligned/`; a run that was interrupted goes on from its newest checkpoint."""
     method.check(settings, degraded=data.has_degraded, states=data.has_states)
     check_drawing(method.drawing, method.policy_pair, data.each_prompt())
-    processes.agree(lambda: data.verify(backbone.latent_shape, accelerator.process_index, accelerator.num_processes))
+    agree(lambda: data.verify(backbone.latent_shape, accelerator.process_index, accelerator.num_processes))
     backbone.to(accelerator.device)
     supply = _supply(run, backbone, data, method, settings, seed, progress)
     pretrained = Pretrained(method.pretrained, run.policies) if method.pretrained else None

@@ -9,6 +9,7 @@ import torch
 from annotated_types import Gt
 from typing_extensions import Doc
 
+from ddspo.agreement import agree
 from ddspo.backbones.base import Backbone
 from ddspo.errors import InputError
 from ddspo.pairs.store import PairStore
@@ -16,7 +17,6 @@ from ddspo.policy_pairs.base import View
 from ddspo.progress import Progress
 from ddspo.run_folder import RunFolder
 from ddspo.sampling.maker import PairMaker
-from ddspo.training import processes
 from ddspo.training.batches import Batches
 from ddspo.training.checkpoints import Checkpoints
 from ddspo.training.validation import undisturbed
@@ -103,7 +103,7 @@ class Rounds:
         states = self.first.drawing.states == "visited"
         store = PairStore.open(folder, self.window, self.maker.model.path, states=states)
         share = (accelerator.process_index, accelerator.num_processes)
-        processes.agree(lambda: store.verify(backbone.latent_shape, *share))
+        agree(lambda: store.verify(backbone.latent_shape, *share))
         if place == 0:
             made = f"{len(store)} pairs by the policy after update {number * self.every}"
             self.progress.say(f"train: round {number}: {made}")

@@ -3,12 +3,11 @@
 import importlib.metadata
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 
 from ddspo.errors import InputError
 from ddspo.training.fit import Optimisation, check_batch
@@ -43,21 +42,6 @@ def accelerator(settings: Optimisation, dtype: str, trackers: Sequence[str], fol
     if precision and not made.native_amp:
         raise InputError(f"model.dtype {dtype}: training in it needs a GPU: choose bf16 or fp32 on {made.device}")
     return made
-
-
-def agree(check: Callable[[], object]) -> None:
-    """Call on every process, each of which looks at its own share; what one of them finds is raised on all.
-
-    Raises:
-        InputError: The first fault.
-    """
-    try:
-        check()
-        found: list[str] = []
-    except InputError as error:
-        found = [str(error)]
-    for line in gather_object(found):
-        raise InputError(line)
 
 
 def environment(made: Accelerator) -> dict[str, dict[str, str]]:
