@@ -56,11 +56,16 @@ def shards(run: RunFolder) -> dict[str, bytes]:
 
 
 def test_best_and_worst() -> None:
-    """Of equal values the greatest seed wins and the least loses; if all are equal there is no pair."""
-    assert best_and_worst([0.0, 1.0, 0.5], [1, 2, 3]) == (1, 0)
-    assert best_and_worst([1.0, 0.0, 1.0, 0.0], [9, 4, 3, 5]) == (0, 1)
-    assert best_and_worst([1.0, 0.0, 1.0, 0.0], [3, 5, 9, 4]) == (2, 3)
-    assert best_and_worst([0.3, 0.3], [1, 2]) is None
+    """Of equal values the greatest seed wins and the least loses; if all are equal there is no pair.
+
+    Of 0, 1, 2, 2, 3 the pairs are 3 and 0, 2 and 1; the middle one is left over, and is no pair with itself.
+    """
+    assert best_and_worst([0.0, 1.0, 0.5], [1, 2, 3]) == [(1, 0)]
+    assert best_and_worst([1.0, 0.0, 1.0, 0.0], [9, 4, 3, 5]) == [(0, 1)]
+    assert best_and_worst([1.0, 0.0, 1.0, 0.0], [3, 5, 9, 4]) == [(2, 3)]
+    assert best_and_worst([1.0, 0.0, 1.0, 0.0], [3, 5, 9, 4], pairs=3) == [(2, 3), (0, 1)]
+    assert best_and_worst([2.0, 0.0, 3.0, 1.0, 2.0], [1, 2, 3, 4, 5], pairs=9) == [(2, 1), (4, 3)]
+    assert best_and_worst([0.3, 0.3], [1, 2]) == []
     with pytest.raises(InputError, match="use a judge with finite scores"):
         best_and_worst([0.3, float("nan")], [1, 2])
 

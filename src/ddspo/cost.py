@@ -224,9 +224,9 @@ def _work(recipe: Recipe, backbone: Backbone, flops: int) -> Work:
     seen = training.steps * training.batch
     first = recipe.pretrain.train
     pretrain = BRANCHES * first.steps * first.batch if _pretrains(recipe) else 0
-    pairs = _imported(recipe.dataset) if recipe.dataset else sampling.pairs
+    pairs = _imported(recipe.dataset) if recipe.dataset else sampling.most
     every = pairs * (1 + recipe.rounds)
-    samples = 0 if recipe.dataset else every * (sampling.labels.candidates if sampling.labels else BRANCHES)
+    samples = 0 if recipe.dataset else sampling.samples * (1 + recipe.rounds)
     with sampling_with(backbone, sampling.scheduler, sampling.scheduler_options):
         sample = samples * backbone.evaluations(*sampling.how(backbone))
     spared = int(recipe.draw.latents == "winner")  # a single latent needs one prediction less of either kind

@@ -111,5 +111,4 @@ def _yield(pairs: int, prompts: int, labels: Labels) -> str:
             f"sample: all {labels.candidates} samples of every prompt score alike, so that there is no pair: "
             "raise sample.labels.candidates or sample.pairs, or choose prompts that the model sometimes gets wrong"
         )
-    alike = f"all {labels.candidates} samples of the other {prompts - pairs} score alike"
-    return f"sample: {pairs} of {prompts} prompts gave a pair; {alike}"
+    return f"sample: {pairs} pairs of {prompts} prompts, each with {labels.candidates} samples"

@@ -1,4 +1,4 @@
-"""A batch of pairs: two samples of each from one initial noise, or the best and the worst of several by a judge."""
+"""A batch of pairs: two samples of each from one initial noise, or the best and worst of several by a judge."""
 
 import math
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ def generate(backbone: Backbone, rows: Sequence[Row], settings: Sampling) -> Mad
 
 
 def label(backbone: Backbone, rows: Sequence[Row], settings: Sampling) -> Made:
-    """Generate and judge all candidates, as many at once as without labels, and keep two of each prompt or none."""
+    """Generate and judge all candidates, as many at once as without labels, and keep the best and worst."""
     assert settings.labels
     candidates = settings.labels.candidates
     tasks = [(row["item"], seed) for row in rows for seed in row["seeds"]]
@@ -54,9 +54,10 @@ def label(backbone: Backbone, rows: Sequence[Row], settings: Sampling) -> Made:
     for number, row in enumerate(rows):
         first = number * candidates
         mine = scores[first : first + candidates]
-        places = best_and_worst([score.value for score in mine], row["seeds"])
-        if places:
-            found.append({"id": row["id"], "prompt": row["prompt"]} | _verdict(places, mine, row["seeds"]))
+        ranked = best_and_worst([score.value for score in mine], row["seeds"], settings.labels.pairs)
+        for rank, places in enumerate(ranked):
+            name = row["id"] if settings.labels.pairs == 1 else f"{row['id']}~{rank}"
+            found.append({"id": name, "prompt": row["prompt"]} | _verdict(places, mine, row["seeds"]))
             chosen.append(places.map(lambda place: first + place))  # noqa: B023
     index = Pair([pair.win for pair in chosen], [pair.lose for pair in chosen])
     every, times, states = torch.cat(latents), *map(torch.cat, zip(*visits, strict=True))
@@ -74,18 +75,19 @@ def calls_to_keep(backbone: Backbone, rows: Sequence[Row], settings: Sampling) -
     return ((torch.arange(kept) + u[:, None]) * calls / max(kept, 1)).long()
 
 
-def best_and_worst(values: Sequence[float], seeds: Sequence[int]) -> Pair[int] | None:
-    """Places of a best and of a worst value, or None if all are equal; ties go by the seeds, which are stable hashes.
+def best_and_worst(values: Sequence[float], seeds: Sequence[int], pairs: int = 1) -> list[Pair[int]]:
+    """Places of the best and the worst value, of the next best and the next worst, ..., as long as they differ.
+
+    Ties go by the seeds, which are stable hashes.
 
     Raises:
         InputError: A value is not finite.
     """
     if not all(map(math.isfinite, values)):
         raise InputError(f"sample.labels.judge: scores {values}: use a judge with finite scores")
-    if min(values) == max(values):
-        return None
     order = sorted(range(len(values)), key=lambda place: (values[place], seeds[place]))
-    return Pair(order[-1], order[0])
+    found = [Pair(win, lose) for win, lose in zip(order[::-1], order, strict=True) if values[win] > values[lose]]
+    return found[:pairs]
 
 
 def _sample(

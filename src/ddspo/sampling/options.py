@@ -11,6 +11,7 @@ from ddspo.backbones._sampler import scheduler_of
 from ddspo.backbones._schedule import calls_of
 from ddspo.backbones.base import Backbone, Found, Model
 from ddspo.errors import InputError
+from ddspo.maths.pair import Pair
 from ddspo.metrics.base import Metric
 
 SHARES = 16
@@ -19,10 +20,13 @@ SHARES = 16
 
 @dataclass(frozen=True)
 class Labels:
-    """Pairs of one prompt each: a best against a worst of several samples from different seeds."""
+    """Pairs of one prompt each: the best against the worst of several samples from different seeds."""
 
     judge: Annotated[Metric, Doc("what scores the samples, against the rows of `prompts`")]
     candidates: Annotated[int, Ge(2), Doc("samples of each prompt; if all score alike, it gives no pair")] = 8
+    pairs: Annotated[
+        int, Ge(1), Doc("pairs of each prompt at most: the best and the worst, the next best and next worst, ...")
+    ] = 1
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,9 @@ class Sampling:
     """How pairs are generated."""
 
     pairs: Annotated[
-        int, Gt(0), Doc("how many, with labels at most; prompts are used in turn, each time with a new seed")
+        int,
+        Gt(0),
+        Doc("how many, or with labels of how many prompts; prompts are used in turn, each time with a new seed"),
     ] = 512
     scheduler: Annotated[str | None, Doc("a scheduler of diffusers, as DDIMScheduler; null: the model's own")] = None
     scheduler_options: Annotated[
@@ -77,6 +83,16 @@ class Sampling:
     def rows(self) -> int:
         """Pairs of a shard: whole batches, at most `shard`, and few enough for `SHARES` shards."""
         return self.batch * max(1, min(self.shard, self.pairs // SHARES) // self.batch)
+
+    @property
+    def most(self) -> int:
+        """Pairs that there will be, with labels at most."""
+        return self.pairs * (self.labels.pairs if self.labels else 1)
+
+    @property
+    def samples(self) -> int:
+        """Latents that are sampled for them."""
+        return self.pairs * (self.labels.candidates if self.labels else len(Pair._fields))
 
     @property
     def shards(self) -> int:
