@@ -141,7 +141,7 @@ def test_other_labels_are_other_pairs(tmp_path: Path) -> None:
         ("sample.labels={}", "sample.labels.judge: missing"),
         ("prompts=PLAIN", "prompts: PLAIN:1: tag None is none of"),
         ("pretrain.train.batch=33", "pretrain.train.batch 33: not a multiple of pretrain.train.device_batch 32"),
-        ("reference.refreshed.every=100", "reference: every 100 is never reached in 60 updates"),
+        ("reference.refreshed.every=200", "reference: every 200 is never reached in 120 updates"),
     ],
 )
 def test_mistakes_are_found_before_long_work(tmp_path: Path, override: str, message: str) -> None:
@@ -160,8 +160,9 @@ def test_degraded_prompts_are_not_needed(tmp_path: Path) -> None:
     flow = Workflow.start(load(RECIPE, [f"out={tmp_path / 'runs'}", f"prompts={tmp_path / 'p.jsonl'}"]))
     flow.run(("degrade",))
     assert read_rows(flow.folder.prompts) == [row]
+    other = ["policy_pair=forward_noise", "draw.latents=both", "sample.labels=null"]
     with pytest.raises(InputError, match="was begun with another degradation"):
-        Workflow.start(load(RECIPE, [f"out={tmp_path / 'runs'}", "policy_pair=forward_noise", "sample.labels=null"]))
+        Workflow.start(load(RECIPE, [f"out={tmp_path / 'runs'}", *other]))
 
 
 def test_the_training_stage_checks_too() -> None:

@@ -19,7 +19,7 @@ SETTINGS = [
     "sample.steps=5",
     *("pretrain.train.steps=6", "pretrain.train.batch=4", "pretrain.train.checkpoint_every=2"),
     *("train.steps=6", "train.batch=4", "train.device_batch=4", "train.checkpoint_every=2"),
-    "reference.ema.decay=0.5",
+    *("train.lr=5e-5", "reference.ema.decay=0.5"),
 ]
 
 
