@@ -264,14 +264,6 @@ validation: {every: 2, pictures: 2, guidance: 1.0, steps: 1}
 """
 
 
-@pytest.fixture
-def recipe(tiny_folder: Path, tmp_path: Path) -> Path:
-    (tmp_path / "prompts.txt").write_text("a red cube\ntwo cats\n")
-    path = tmp_path / "recipe.yaml"
-    path.write_text(RECIPE.replace("MODEL", str(tiny_folder)).replace("PROMPTS", str(tmp_path / "prompts.txt")))
-    return path
-
-
 STAGES = ("degrade", "sample", "train")
 
 

@@ -40,14 +40,6 @@ trackers: []
 STAGES = ("degrade", "sample", "train")
 
 
-@pytest.fixture
-def recipe(tiny_folder: Path, tmp_path: Path) -> Path:
-    (tmp_path / "prompts.txt").write_text("a red cube\ntwo cats\n")
-    path = tmp_path / "recipe.yaml"
-    path.write_text(RECIPE.replace("MODEL", str(tiny_folder)).replace("PROMPTS", str(tmp_path / "prompts.txt")))
-    return path
-
-
 def run(recipe: Path, name: str, *overrides: str) -> RunFolder:
     out = recipe.parent / "runs"
     Workflow.start(load(recipe, [f"out={out}", f"name={name}", *overrides])).run(STAGES)

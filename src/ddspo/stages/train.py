@@ -1,7 +1,7 @@
 """pairs/ -> checkpoints/, log.jsonl, aligned/: the policy, by the one training loop."""
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -22,8 +22,8 @@ from ddspo.references.frozen import FrozenReference
 from ddspo.run_folder import RunFolder, replace_atomically
 from ddspo.training.batches import Batches, conditions_of
 from ddspo.training.drawing import PLAIN, Drawing, check_drawing
-from ddspo.training.fit import Fit, Optimisation, Supply
-from ddspo.training.on_policy import Remaking, Rounds
+from ddspo.training.fit import Fit, Optimisation
+from ddspo.training.on_policy import Remaking
 from ddspo.training.policies import Policies, Pretrained
 from ddspo.training.steps import preference_step
 from ddspo.training.validation import Validator
@@ -90,7 +90,10 @@ def train(
     check_drawing(method.drawing, method.policy_pair, data.each_prompt())
     agree(lambda: data.verify(backbone.latent_shape, accelerator.process_index, accelerator.num_processes))
     backbone.to(accelerator.device)
-    supply = _supply(run, backbone, data, method, settings, seed, progress)
+    remaking = method.remaking
+    later = remaking.texts(backbone, settings.steps) if remaking else ()
+    conditions = conditions_of(backbone, chain(data.texts(), later), settings.encode)
+    batches = Batches(data, conditions, settings.batch, seed, backbone.path, method.drawing)
     pretrained = Pretrained(method.pretrained, run.policies) if method.pretrained else None
     validator = method.validator(backbone) if method.validator else None
     policies = Policies.of(
@@ -101,7 +104,7 @@ def train(
         accelerator=accelerator,
         trained=policies,
         step=partial(preference_step, policies, method.policy_pair, method.objective, drawing=method.drawing),
-        batches=supply,
+        batches=remaking.rounds(backbone, batches, run, settings.window, progress) if remaking else batches,
         settings=settings,
         folder=run,
         validator=validator,
@@ -115,25 +118,3 @@ def train(
         with fit.averaged():
             replace_atomically(run.aligned, lambda folder: method.adaptation.save(backbone, folder))
     accelerator.wait_for_everyone()
-
-
-def _supply(
-    run: RunFolder,
-    backbone: Backbone,
-    data: Pairs,
-    method: Method,
-    settings: Optimisation,
-    seed: int,
-    progress: Progress,
-) -> Supply:
-    """The batches of given pairs, or of these and of the rounds that the policy will make."""
-
-    def batches(texts: Iterable[str]) -> Batches:
-        conditions = conditions_of(backbone, texts, settings.encode)
-        return Batches(data, conditions, settings.batch, seed, backbone.path, method.drawing)
-
-    if not method.remaking:
-        return batches(data.texts())
-    maker, when = method.remaking.maker(backbone), method.remaking.when
-    later = maker.plan(1).texts(when.rounds(settings.steps) * maker.settings.pairs)
-    return Rounds(batches(chain(data.texts(), later)), when.every, maker, run, settings.window, progress)

@@ -1,7 +1,7 @@
 """Pairs made anew by the policy that is trained, a round of updates at a time."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 
@@ -52,6 +52,17 @@ class Remaking:
 
     when: OnPolicy
     maker: Callable[[Backbone], PairMaker]
+
+    def texts(self, backbone: Backbone, steps: int) -> Iterator[str]:
+        """Every text of the rounds that come in so many updates, with repetitions."""
+        maker = self.maker(backbone)
+        return maker.plan(1).texts(self.when.rounds(steps) * maker.settings.pairs)
+
+    def rounds(
+        self, backbone: Backbone, first: Batches, folder: RunFolder, window: float, progress: Progress
+    ) -> "Rounds":
+        """The batches of given pairs, and of those that the policy will make."""
+        return Rounds(first, self.when.every, self.maker(backbone), folder, window, progress)
 
 
 @dataclass
