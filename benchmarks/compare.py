@@ -20,9 +20,11 @@ from safetensors.torch import load_file
 
 from ddspo import components, recipe
 from ddspo.backbones.base import Backbone
+from ddspo.files import write_json
 from ddspo.progress import Progress
 from ddspo.recipe import Recipe
-from ddspo.run_folder import RunFolder, read_rows, write_json
+from ddspo.rows import read_rows
+from ddspo.run_folder import RunFolder
 from ddspo.stages.evaluate import Evaluate, best
 from ddspo.workflow import Workflow
 

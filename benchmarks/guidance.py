@@ -22,7 +22,7 @@ from ddspo.backbones.base import Backbone
 from ddspo.draws import stable_seed
 from ddspo.metrics.geneval import by_tag, overall
 from ddspo.recipe import Recipe
-from ddspo.run_folder import Row
+from ddspo.rows import Row
 from ddspo.workflow import Workflow
 
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}

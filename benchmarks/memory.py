@@ -18,8 +18,9 @@ from outlines import names, read, write
 from ddspo import components
 from ddspo.adaptations.base import Adaptation
 from ddspo.backbones.base import Model
-from ddspo.cost import Cost, cost, in_training, model_outline
-from ddspo.cost_table import with_unit
+from ddspo.cost.memory import in_training, model_outline
+from ddspo.cost.table import with_unit
+from ddspo.cost.total import Cost, cost
 from ddspo.policy_pairs.base import PolicyPair
 from ddspo.prompts.source import Source
 from ddspo.recipe import Recipe, load

@@ -19,7 +19,8 @@ from ddspo import components, draws
 from ddspo.backbones.base import Backbone, Model
 from ddspo.degradations.remove_words import RemoveWords
 from ddspo.progress import Progress
-from ddspo.run_folder import RunFolder, read_rows
+from ddspo.rows import read_rows
+from ddspo.run_folder import RunFolder
 from ddspo.sampling.options import Sampling
 from ddspo.stages.degrade import degrade
 from ddspo.stages.sample import sample

@@ -9,7 +9,8 @@ import pytest
 from ddspo.errors import InputError
 from ddspo.prompts.reading import read_prompts
 from ddspo.recipe import load
-from ddspo.run_folder import RunFolder, read_rows
+from ddspo.rows import read_rows
+from ddspo.run_folder import RunFolder
 from ddspo.workflow import Workflow
 
 SCENES = Path(__file__).parents[1] / "recipes/scenes.yaml"

@@ -12,8 +12,9 @@ from ddspo.backbones._outline import outline
 from ddspo.backbones.base import Model
 from ddspo.backbones.sd import SD
 from ddspo.cli import app
-from ddspo.cost import Cost, cost, model_outline, network_size
-from ddspo.cost_table import with_unit
+from ddspo.cost.memory import model_outline, network_size
+from ddspo.cost.table import with_unit
+from ddspo.cost.total import Cost, cost
 from ddspo.errors import InputError
 from ddspo.recipe import load
 from ddspo.training.policies import Policies

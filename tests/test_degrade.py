@@ -16,7 +16,8 @@ from ddspo.degradations.base import Degradation, Degraded
 from ddspo.degradations.remove_words import RemoveWords
 from ddspo.errors import InputError
 from ddspo.progress import Progress
-from ddspo.run_folder import Row, RunFolder, read_rows
+from ddspo.rows import Row, read_rows
+from ddspo.run_folder import RunFolder
 from ddspo.stages.degrade import AT_ONCE, degrade
 
 WORD = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=4)

@@ -14,8 +14,9 @@ from rich.console import Console
 from ddspo.backbones.sd import SD
 from ddspo.degradations.base import overlap
 from ddspo.errors import InputError
+from ddspo.files import write_rows
 from ddspo.progress import Progress
-from ddspo.run_folder import RunFolder, write_rows
+from ddspo.run_folder import RunFolder
 from ddspo.stages.degrade_report import TIMES, Measure, degrade_page, degrade_report, target_gap
 
 QUIET = Progress(speaks=False)

@@ -24,8 +24,9 @@ from ddspo.exports.comfyui import ComfyUI
 from ddspo.exports.diffusers import Diffusers
 from ddspo.exports.kohya import Kohya
 from ddspo.exports.merged import Merged
+from ddspo.files import write_json, write_text
 from ddspo.result import Result
-from ddspo.run_folder import RunFolder, write_json, write_text
+from ddspo.run_folder import RunFolder
 from ddspo.stages.export import export
 from ddspo.training.policies import Policies
 

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from ddspo.degradations.remove_words import RemoveWords
 from ddspo.errors import InputError
+from ddspo.files import write_rows
 from ddspo.maths.pair import Pair
 from ddspo.pairs.shards import DEGRADED, Origin
 from ddspo.pairs.store import PairStore
@@ -27,7 +28,8 @@ from ddspo.pairs.writer import PairWriter, begin, finish
 from ddspo.progress import Progress
 from ddspo.prompts.reading import Reading
 from ddspo.prompts.source import Source
-from ddspo.run_folder import RunFolder, read_rows, write_rows
+from ddspo.rows import read_rows
+from ddspo.run_folder import RunFolder
 from ddspo.stages.degrade import degrade
 from ddspo.stages.pairs import inspect
 from ddspo.stages.report import report

@@ -9,7 +9,7 @@ import ddspo
 
 ROOT = Path(ddspo.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-BASE = {"errors", "agreement", "draws", "rows", "run_folder", "progress"}
+BASE = {"errors", "agreement", "draws", "rows", "files", "run_folder", "progress"}
 ORDER = [
     {"maths"},
     {"pairs", "objectives", "policy_pairs", "references", "timesteps", "schedules", "preferences"},
@@ -20,7 +20,7 @@ ORDER = [
     {"components"},
     {"recipe"},
     {"result", "settings"},
-    {"workflow", "cost", "cost_table"},
+    {"workflow", "cost"},
     {"cli", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names} | dict.fromkeys(BASE, -1)

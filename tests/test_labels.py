@@ -14,12 +14,14 @@ from accelerate import Accelerator
 from ddspo.backbones.base import Model
 from ddspo.backbones.sd import SD
 from ddspo.errors import InputError
+from ddspo.files import write_rows
 from ddspo.metrics.base import Metric, Score
 from ddspo.pairs.store import PairStore
 from ddspo.policy_pairs.training_free import TrainingFree
 from ddspo.progress import Progress
 from ddspo.recipe import load
-from ddspo.run_folder import RunFolder, read_rows, write_rows
+from ddspo.rows import read_rows
+from ddspo.run_folder import RunFolder
 from ddspo.sampling.making import best_and_worst
 from ddspo.sampling.options import Labels, Sampling
 from ddspo.stages.sample import sample

@@ -19,7 +19,7 @@ from ddspo.degradations import _endpoint
 from ddspo.degradations.llm import LLM
 from ddspo.errors import InputError
 from ddspo.recipe import load
-from ddspo.run_folder import read_rows
+from ddspo.rows import read_rows
 from ddspo.workflow import Workflow
 
 KEY = "sesame-0123456789"

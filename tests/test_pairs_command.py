@@ -11,8 +11,9 @@ from ddspo.backbones.base import Model
 from ddspo.backbones.sd import SD
 from ddspo.cli import app
 from ddspo.errors import InputError
+from ddspo.files import write_rows
 from ddspo.progress import Progress
-from ddspo.run_folder import RunFolder, write_rows
+from ddspo.run_folder import RunFolder
 from ddspo.sampling.options import Sampling
 from ddspo.stages.pairs import inspect
 from ddspo.stages.sample import sample

@@ -20,8 +20,8 @@ from ddspo.errors import InputError
 from ddspo.exports.base import Export
 from ddspo.exports.diffusers import Diffusers
 from ddspo.exports.kohya import Kohya
+from ddspo.files import write_json, write_text
 from ddspo.result import Result
-from ddspo.run_folder import write_json, write_text
 from ddspo.stages.push import check_token, push
 
 LORA = "pytorch_lora_weights.safetensors"

@@ -14,7 +14,7 @@ from preference_files import pick_a_pic
 from ddspo import components
 from ddspo.backbones.base import Backbone
 from ddspo.recipe import Recipe, load
-from ddspo.run_folder import read_rows
+from ddspo.rows import read_rows
 from ddspo.workflow import Workflow
 
 FOLDER = Path(__file__).parents[1] / "recipes"

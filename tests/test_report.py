@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 from ddspo.errors import InputError
-from ddspo.run_folder import Row, RunFolder, write_json, write_rows, write_text
+from ddspo.files import write_json, write_rows, write_text
+from ddspo.rows import Row
+from ddspo.run_folder import RunFolder
 from ddspo.stages.report import report
 
 HOSTILE = "</script></pre><img src=x onerror=alert(1)>\" ' onload='alert(2)' {{ 7 * 7 }} <svg/onload=alert(3)>"

@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ddspo.errors import InputError
-from ddspo.rows import each_row, json_row, some_rows
-from ddspo.run_folder import read_rows, write_rows
+from ddspo.files import write_rows
+from ddspo.rows import each_row, json_row, read_rows, some_rows
 
 SEPARATORS = "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\r"
 """What `str.splitlines` takes for the end of a line, and JSONL does not."""

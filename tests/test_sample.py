@@ -15,11 +15,13 @@ from ddspo.backbones.sana import Sana
 from ddspo.backbones.sd import SD
 from ddspo.backbones.sd3 import SD3
 from ddspo.errors import InputError
+from ddspo.files import write_rows
 from ddspo.pairs.background import Behind, ahead
 from ddspo.pairs.store import PairStore
 from ddspo.pairs.writer import PairWriter
 from ddspo.progress import Progress
-from ddspo.run_folder import RunFolder, read_rows, write_rows
+from ddspo.rows import read_rows
+from ddspo.run_folder import RunFolder
 from ddspo.sampling.options import Sampling
 from ddspo.sampling.plan import Plan
 from ddspo.stages.sample import sample

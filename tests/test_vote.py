@@ -19,9 +19,11 @@ from typer.testing import CliRunner
 
 from ddspo import cli
 from ddspo.errors import InputError
+from ddspo.files import write_rows, write_text
 from ddspo.preferences._rows import Found
 from ddspo.preferences.table import Table
-from ddspo.run_folder import Row, RunFolder, read_rows, write_rows, write_text
+from ddspo.rows import Row, read_rows
+from ddspo.run_folder import RunFolder
 from ddspo.stages._ballot import SIDES, Ballot
 from ddspo.stages.vote import Server
 

@@ -185,8 +185,8 @@ def show(
 
     loaded = load(recipe, overrides or ())
     if costs:
-        from ddspo.cost import cost
-        from ddspo.cost_table import cost_table
+        from ddspo.cost.table import cost_table
+        from ddspo.cost.total import cost
 
         _quieten()
         Console().print(cost_table(cost(loaded)))

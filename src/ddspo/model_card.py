@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard, ModelCardData, hf_hub_download
 
 from ddspo.backbones.base import Model, local
 from ddspo.exports.base import Aligned, Export
-from ddspo.run_folder import Row
+from ddspo.rows import Row
 from ddspo.stages.report import FIDELITY
 
 TEMPLATE = Path(__file__).with_suffix(".md.j2")

@@ -12,9 +12,11 @@ from ddspo.backbones.base import Backbone
 from ddspo.errors import InputError
 from ddspo.exports.base import Aligned, Export
 from ddspo.exports.diffusers import Diffusers
+from ddspo.files import write_text
 from ddspo.model_card import model_card
 from ddspo.recipe import Recipe
-from ddspo.run_folder import Row, RunFolder, write_text
+from ddspo.rows import Row
+from ddspo.run_folder import RunFolder
 from ddspo.stages.export import export
 from ddspo.stages.push import files
 

@@ -7,8 +7,10 @@ from typing import Any
 
 from ddspo.errors import InputError
 
+Row = dict[str, Any]
 
-def each_row(path: Path) -> Iterator[dict[str, Any]]:
+
+def each_row(path: Path) -> Iterator[Row]:
     """Rows of a JSONL file, one in memory at a time.
 
     Raises:
@@ -18,7 +20,12 @@ def each_row(path: Path) -> Iterator[dict[str, Any]]:
         yield json_row(line, f"{path}:{number}")
 
 
-def some_rows(path: Path, count: int) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[Row]:
+    """Rows of a JSONL file; raises as `each_row` does."""
+    return list(each_row(path))
+
+
+def some_rows(path: Path, count: int) -> list[Row]:
     """At most `count` rows of a JSONL file, evenly spaced from the first to the last."""
     last = sum(1 for _ in _lines(path)) - 1
     wanted = min(count, last + 1)
@@ -35,7 +42,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 yield number, line
 
 
-def json_row(line: str, where: str) -> dict[str, Any]:
+def json_row(line: str, where: str) -> Row:
     """The JSON object of a line.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import Any
 from ddspo import components
 from ddspo.degradations.base import Degradation
 from ddspo.recipe import Recipe
-from ddspo.run_folder import Row
+from ddspo.rows import Row
 
 MECHANICAL = ("device_batch", "checkpoint_every", "keep", "guards")
 """Training options that change memory, disk or when it stops, but not the result: a run may go on with others."""

@@ -10,13 +10,14 @@ from accelerate import Accelerator
 from ddspo import components, recipe
 from ddspo.backbones.base import Backbone
 from ddspo.errors import InputError
+from ddspo.files import write_json, write_text
 from ddspo.pairs.store import PairStore
 from ddspo.progress import Progress
 from ddspo.prompts.reading import Reading, read_prompts, sound
 from ddspo.recipe import Recipe
 from ddspo.result import Result
-from ddspo.rows import some_rows
-from ddspo.run_folder import Row, RunFolder, write_json, write_text
+from ddspo.rows import Row, some_rows
+from ddspo.run_folder import RunFolder
 from ddspo.sampling.maker import PairMaker
 from ddspo.settings import settings_of
 from ddspo.stages.degrade import degrade, nothing_left

@@ -11,7 +11,7 @@ import yaml
 from ddspo.backbones.base import Backbone
 from ddspo.backbones.sd3 import SD3
 from ddspo.backbones.sdxl import SDXL
-from ddspo.run_folder import read_rows
+from ddspo.rows import read_rows
 
 DATA = "package://ddspo.scenes/data"
 

@@ -16,7 +16,8 @@ from ddspo.degradations._reading import Reading
 from ddspo.degradations.base import Degradation
 from ddspo.degradations.skills import Skills
 from ddspo.errors import InputError
-from ddspo.run_folder import read_rows, write_rows
+from ddspo.files import write_rows
+from ddspo.rows import read_rows
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 SCENES = "package://ddspo.scenes/data/alignment.jsonl"

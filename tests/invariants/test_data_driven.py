@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from test_trajectories import ROOT, digests, interrupt, run
 
-from ddspo.run_folder import read_rows
+from ddspo.rows import read_rows
 
 LORA = "pytorch_lora_weights.safetensors"
 SETTINGS = [

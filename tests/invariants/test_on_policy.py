@@ -10,7 +10,8 @@ import torch
 from test_trajectories import ROOT, digests, interrupt, run, weights
 
 from ddspo.pairs.store import PairStore
-from ddspo.run_folder import RunFolder, read_rows
+from ddspo.rows import read_rows
+from ddspo.run_folder import RunFolder
 
 SETTINGS = [
     *("sample.pairs=12", "sample.batch=2", "sample.steps=3", "train.steps=6", "train.batch=4"),

@@ -17,7 +17,8 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
 from ddspo.backbones.base import local
-from ddspo.run_folder import read_rows, write_rows
+from ddspo.files import write_rows
+from ddspo.rows import read_rows
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = [

@@ -23,7 +23,8 @@ from ddspo.errors import InputError
 from ddspo.pairs.store import PairStore
 from ddspo.progress import Progress
 from ddspo.recipe import load
-from ddspo.run_folder import RunFolder, read_rows
+from ddspo.rows import read_rows
+from ddspo.run_folder import RunFolder
 from ddspo.stages import import_pairs as stage
 from ddspo.stages.import_pairs import Dataset, import_pairs
 from ddspo.workflow import Workflow
@@ -128,7 +129,7 @@ def kills(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
         left -= 1
         real(source, target)
 
-    monkeypatch.setattr("ddspo.run_folder.os.replace", replace)
+    monkeypatch.setattr("ddspo.files.os.replace", replace)
 
 
 def some(folder: Path) -> Path:

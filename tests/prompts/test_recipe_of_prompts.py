@@ -7,7 +7,8 @@ import pytest
 from ddspo.errors import InputError
 from ddspo.prompts.source import Source
 from ddspo.recipe import dump, load
-from ddspo.run_folder import RunFolder, read_rows
+from ddspo.rows import read_rows
+from ddspo.run_folder import RunFolder
 from ddspo.workflow import Workflow
 
 SCENES = Path(__file__).parents[2] / "recipes/scenes.yaml"

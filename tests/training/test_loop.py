@@ -26,7 +26,8 @@ from ddspo.pairs.data import PairData
 from ddspo.policy_pairs.training_free import TrainingFree
 from ddspo.progress import Progress
 from ddspo.recipe import load
-from ddspo.run_folder import RunFolder, read_rows
+from ddspo.rows import read_rows
+from ddspo.run_folder import RunFolder
 from ddspo.stages.train import Method, train
 from ddspo.training.fit import Fit, Optimisation
 from ddspo.training.guards import Guards

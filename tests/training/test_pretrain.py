@@ -16,7 +16,8 @@ from ddspo.objectives.base import Loss
 from ddspo.pairs.data import PairData
 from ddspo.policy_pairs.base import View
 from ddspo.progress import Progress
-from ddspo.run_folder import RunFolder, read_rows
+from ddspo.rows import read_rows
+from ddspo.run_folder import RunFolder
 from ddspo.stages.pretrain import Pretraining, pretrain
 from ddspo.training.batches import Batches, Conditions
 from ddspo.training.fit import Fit, Optimisation

@@ -20,6 +20,7 @@ from ddspo.backbones.flux import Flux
 from ddspo.backbones.sd import SD
 from ddspo.backbones.sd3 import SD3
 from ddspo.errors import InputError
+from ddspo.files import write_rows
 from ddspo.maths.paths import DDPM
 from ddspo.metrics.base import Metric, Score
 from ddspo.objectives.logistic import Logistic
@@ -29,7 +30,8 @@ from ddspo.pairs.store import PairStore
 from ddspo.policy_pairs.training_free import TrainingFree
 from ddspo.progress import Progress
 from ddspo.recipe import load
-from ddspo.run_folder import RunFolder, read_rows, write_rows
+from ddspo.rows import read_rows
+from ddspo.run_folder import RunFolder
 from ddspo.sampling.making import calls_to_keep
 from ddspo.sampling.options import Labels, Sampling
 from ddspo.stages.pairs import inspect

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from ddspo.files import write_rows
 from ddspo.maths.pair import Pair, cat
 from ddspo.pairs.shards import MADE
 from ddspo.pairs.store import PairStore
-from ddspo.run_folder import write_rows
 
 PREVIEWS = 12
 

@@ -23,8 +23,7 @@ from torch import Tensor
 from ddspo.errors import InputError
 from ddspo.maths.pair import Pair
 from ddspo.pairs.data import States
-from ddspo.rows import differences
-from ddspo.run_folder import Row
+from ddspo.rows import Row, differences
 
 FORMAT = 1
 HALF = np.dtype(np.float16)

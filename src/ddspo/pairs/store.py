@@ -19,7 +19,7 @@ from ddspo.maths.pair import Pair
 from ddspo.pairs.data import PairData, Pairs, States
 from ddspo.pairs.shards import HALF, STATES, Damaged, Entry, Origin, check_origin, numbers_of, read_shard
 from ddspo.pairs.writer import read_index
-from ddspo.run_folder import Row
+from ddspo.rows import Row
 
 GIB = 2**30
 WINDOW = 2.0

@@ -18,10 +18,11 @@ import pyarrow.parquet as pq
 from torch import Tensor
 
 from ddspo.errors import InputError
+from ddspo.files import replace_atomically, write_json
 from ddspo.maths.pair import Pair
 from ddspo.pairs.data import States
 from ddspo.pairs.shards import Damaged, Entry, Origin, digest, encode, read_shard, table_of
-from ddspo.run_folder import Row, replace_atomically, write_json
+from ddspo.rows import Row
 
 INDEX = "index.json"
 PARTS = ".parts"

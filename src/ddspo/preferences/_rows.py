@@ -11,8 +11,7 @@ import pyarrow.parquet as pq
 
 from ddspo.errors import InputError
 from ddspo.preferences._sides import COLUMNS
-from ddspo.rows import json_row
-from ddspo.run_folder import Row
+from ddspo.rows import Row, json_row
 
 AT_ONCE = 64
 """Rows of a parquet file that are in memory at a time; they hold two images each."""

@@ -12,7 +12,7 @@ from ddspo.errors import InputError
 from ddspo.maths.pair import Pair
 from ddspo.preferences._rows import Found, LeftOut
 from ddspo.preferences._sides import COLUMNS, Side, Unusable
-from ddspo.run_folder import Row
+from ddspo.rows import Row
 
 TIE, UNLABELLED, PROMPT = "tie", "no label", "no prompt"
 

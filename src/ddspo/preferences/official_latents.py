@@ -8,7 +8,7 @@ from ddspo.maths.pair import Pair
 from ddspo.preferences._rows import Found, LeftOut, file_rows
 from ddspo.preferences._sides import COLUMNS, ImageFile, LatentFile, Side, Unusable
 from ddspo.preferences.base import Preference, Preferences, file_of, folder_of, need, prompt_of, value_of
-from ddspo.run_folder import Row
+from ddspo.rows import Row
 
 NEEDED = ("prompt", "neg_prompt", "pos_file", "neg_file")
 SHARED = "file of several prompts"

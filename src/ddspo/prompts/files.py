@@ -20,8 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from ddspo.backbones.base import PACKAGE, local
 from ddspo.errors import InputError
-from ddspo.rows import json_row
-from ddspo.run_folder import Row
+from ddspo.rows import Row, json_row
 
 Rows = Iterator[tuple[str, Row]]
 """Where a row is, for messages, and the row."""

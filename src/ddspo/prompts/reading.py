@@ -15,7 +15,7 @@ from ddspo.prompts.files import Columns, Rows, find, read
 from ddspo.prompts.language import Language
 from ddspo.prompts.seen import Seen
 from ddspo.prompts.source import Source
-from ddspo.run_folder import Row
+from ddspo.rows import Row
 
 OUTCOMES = (
     "kept",

@@ -21,7 +21,7 @@ from ddspo.pairs.background import Behind, ahead
 from ddspo.pairs.shards import DEGRADED, Origin, state_columns
 from ddspo.pairs.writer import PairWriter, begin, finish
 from ddspo.progress import Progress
-from ddspo.run_folder import Row
+from ddspo.rows import Row
 from ddspo.sampling.making import generate, label
 from ddspo.sampling.options import Labels, Sampling
 from ddspo.sampling.plan import Plan

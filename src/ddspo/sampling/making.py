@@ -14,7 +14,7 @@ from ddspo.errors import InputError
 from ddspo.maths.pair import Pair, split
 from ddspo.metrics.base import Score
 from ddspo.pairs.data import States
-from ddspo.run_folder import Row
+from ddspo.rows import Row
 from ddspo.sampling.options import Sampling
 
 

@@ -9,8 +9,7 @@ from typing import NamedTuple
 from ddspo import draws
 from ddspo.errors import InputError
 from ddspo.pairs.writer import PairWriter
-from ddspo.rows import each_row
-from ddspo.run_folder import Row
+from ddspo.rows import Row, each_row
 from ddspo.sampling.options import Sampling
 
 

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn.functional import l1_loss, mse_loss
 from transformers import CLIPTokenizer
 
-from ddspo.run_folder import replace_atomically, write_rows
+from ddspo.files import replace_atomically, write_rows
 from ddspo.scenes.networks import MINIATURES, TOKENS, Miniature, make_autoencoder, make_tokenizer
 from ddspo.scenes.prompts import SPLITS, TAGS, caption, contents, item, scene_for, split_items
 from ddspo.scenes.world import Scene, render

@@ -7,8 +7,10 @@ from statistics import fmean
 
 from ddspo import draws
 from ddspo.errors import InputError
+from ddspo.files import write_rows
 from ddspo.maths.statistics import wilson_interval
-from ddspo.run_folder import Row, RunFolder, read_rows, write_rows
+from ddspo.rows import Row, read_rows
+from ddspo.run_folder import RunFolder
 from ddspo.stages._scores import MODELS, paired
 
 SIDES = ("left", "right")

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
-from ddspo.run_folder import Row
+from ddspo.rows import Row
 
 MODELS = ("base", "aligned")
 

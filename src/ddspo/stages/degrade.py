@@ -7,8 +7,10 @@ from itertools import islice
 from ddspo import draws
 from ddspo.degradations.base import Degradation, Degraded
 from ddspo.errors import InputError
+from ddspo.files import write_rows, writing_rows
 from ddspo.progress import Progress
-from ddspo.run_folder import Row, RunFolder, write_rows, writing_rows
+from ddspo.rows import Row
+from ddspo.run_folder import RunFolder
 
 AT_ONCE = 256
 

@@ -17,9 +17,10 @@ from ddspo import draws
 from ddspo.backbones.base import Backbone
 from ddspo.degradations.base import overlap
 from ddspo.errors import InputError
+from ddspo.files import replace_atomically, write_json
 from ddspo.progress import Progress
-from ddspo.rows import each_row
-from ddspo.run_folder import Row, RunFolder, replace_atomically, write_json
+from ddspo.rows import Row, each_row
+from ddspo.run_folder import RunFolder
 
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Places u in [0, 1) at which the gap is measured: more noise for greater u."""

@@ -22,11 +22,13 @@ from typing_extensions import Doc
 from ddspo import draws
 from ddspo.backbones.base import Backbone, local
 from ddspo.errors import InputError
+from ddspo.files import replace_atomically, write_json, write_rows
 from ddspo.maths.frechet import frechet_distance
 from ddspo.metrics.base import Metric, Score
 from ddspo.metrics.geneval import overall
 from ddspo.progress import Progress
-from ddspo.run_folder import Row, RunFolder, read_rows, replace_atomically, write_json, write_rows
+from ddspo.rows import Row, read_rows
+from ddspo.run_folder import RunFolder
 
 MODELS = ("base", "aligned")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ddspo.errors import InputError
 from ddspo.exports.base import Aligned, Export
-from ddspo.run_folder import replace_atomically
+from ddspo.files import replace_atomically
 
 
 def export(aligned: Aligned, how: Export, out: Path, card: str) -> None:

@@ -26,6 +26,7 @@ from typing_extensions import Doc
 from ddspo.backbones._autoencoder import Resize
 from ddspo.backbones.base import Backbone, Model
 from ddspo.errors import InputError, legible
+from ddspo.files import write_json, write_rows
 from ddspo.maths.pair import Pair
 from ddspo.pairs.background import ahead
 from ddspo.pairs.preview import preview
@@ -37,8 +38,8 @@ from ddspo.preferences._rows import LeftOut
 from ddspo.preferences._sides import Side, Unusable
 from ddspo.preferences.base import Preference, Preferences
 from ddspo.progress import Advance, Progress
-from ddspo.rows import each_row
-from ddspo.run_folder import Row, RunFolder, write_json, write_rows
+from ddspo.rows import Row, each_row
+from ddspo.run_folder import RunFolder
 
 DECODERS = 4
 """Threads that decode images while others are encoded."""

@@ -15,12 +15,13 @@ from numpy.typing import ArrayLike
 
 from ddspo.degradations.base import overlap
 from ddspo.errors import InputError, legible
+from ddspo.files import replace_atomically
 from ddspo.maths.pair import Pair
 from ddspo.pairs.preview import Decode, preview
 from ddspo.pairs.shards import MADE, Origin, numbers_of, read_shard
 from ddspo.pairs.store import PairStore, listed
 from ddspo.pairs.writer import read_index
-from ddspo.run_folder import RunFolder, replace_atomically
+from ddspo.run_folder import RunFolder
 
 COLUMNS = 4
 CELL = 2.2

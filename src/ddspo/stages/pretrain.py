@@ -13,10 +13,11 @@ from ddspo.adaptations.base import Adaptation
 from ddspo.adaptations.lora import LoRA
 from ddspo.agreement import agree
 from ddspo.backbones.base import Backbone
+from ddspo.files import replace_atomically
 from ddspo.maths.pair import Pair
 from ddspo.pairs.data import Pairs
 from ddspo.progress import Progress
-from ddspo.run_folder import RunFolder, replace_atomically
+from ddspo.run_folder import RunFolder
 from ddspo.training.batches import Batches, conditions_of
 from ddspo.training.drawing import Drawing
 from ddspo.training.fit import Fit, Optimisation

@@ -10,9 +10,11 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ddspo.errors import InputError
+from ddspo.files import write_json, write_text
 from ddspo.maths.statistics import paired_bootstrap
 from ddspo.metrics.geneval import by_tag, overall
-from ddspo.run_folder import Row, RunFolder, read_rows, write_json, write_text
+from ddspo.rows import Row, read_rows
+from ddspo.run_folder import RunFolder
 from ddspo.stages import _report_figures as figures
 from ddspo.stages._scores import MODELS, paired
 

@@ -13,13 +13,14 @@ from ddspo.adaptations.base import Adaptation
 from ddspo.agreement import agree
 from ddspo.backbones.base import Backbone
 from ddspo.errors import InputError
+from ddspo.files import replace_atomically
 from ddspo.objectives.base import Objective
 from ddspo.pairs.data import Pairs
 from ddspo.policy_pairs.base import PolicyPair
 from ddspo.progress import Progress
 from ddspo.references.base import Reference
 from ddspo.references.frozen import FrozenReference
-from ddspo.run_folder import RunFolder, replace_atomically
+from ddspo.run_folder import RunFolder
 from ddspo.training.batches import Batches, conditions_of
 from ddspo.training.drawing import PLAIN, Drawing, check_drawing
 from ddspo.training.fit import Fit, Optimisation

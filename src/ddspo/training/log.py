@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ddspo.run_folder import read_rows, write_rows
+from ddspo.files import write_rows
+from ddspo.rows import read_rows
 
 
 @dataclass

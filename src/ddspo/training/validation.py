@@ -17,9 +17,10 @@ from typing_extensions import Doc
 from ddspo import draws
 from ddspo.backbones.base import Backbone
 from ddspo.errors import InputError
+from ddspo.files import replace_atomically, write_rows
 from ddspo.metrics.base import Metric
 from ddspo.metrics.geneval import overall
-from ddspo.run_folder import Row, replace_atomically, write_rows
+from ddspo.rows import Row
 from ddspo.training.trackers import show
 
 T = TypeVar("T")

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from rich.table import Table
 
 from ddspo import components
-from ddspo.cost import Cost, Device, Disk, Host, Work
+from ddspo.cost.memory import Device
+from ddspo.cost.total import Cost, Disk, Host
+from ddspo.cost.work import Work
 
 
 def cost_table(found: Cost) -> Table:

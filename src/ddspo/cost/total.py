@@ -1,0 +1,102 @@
+"""All that a run takes: work, disk, main memory and accelerator memory."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from typing_extensions import Doc
+
+from ddspo.adaptations.base import Adaptation
+from ddspo.cost.memory import (
+    BRANCHES,
+    Device,
+    PretrainingDevice,
+    in_pretraining,
+    in_training,
+    model_outline,
+    pretrains,
+    size,
+)
+from ddspo.cost.work import Work, condition_shapes, count_work, forward_flops
+from ddspo.pairs.store import GIB
+from ddspo.recipe import Recipe
+
+HALF = 2
+"""Bytes of a number of a stored latent."""
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Disk"""
+
+    pairs_bytes: Annotated[int, Doc("latents and states of pairs/ and of what is kept of rounds/, half precision")]
+    pretraining_bytes: Annotated[int, Doc("winner and loser of a data-driven pair, and their checkpoints")]
+    checkpoints_bytes: Annotated[int, Doc("checkpoints/: trained weights and optimizer states, as many as are kept")]
+    aligned_bytes: Annotated[int, Doc("aligned/")]
+
+
+@dataclass(frozen=True)
+class Host:
+    """Main memory, for each process"""
+
+    latents_bytes: Annotated[int, Doc("pairs held at once, with their states where these are trained on")]
+    conditions_bytes: Annotated[int, Doc("encoded texts, at most; none with train.encode=during")]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one run takes; `pretraining` where the policy pair has a winner and a loser, which must be made."""
+
+    work: Work
+    disk: Disk
+    host: Host
+    device: Device
+    pretraining: PretrainingDevice | None
+
+
+def cost(recipe: Recipe) -> Cost:
+    """Count what a recipe takes.
+
+    Raises:
+        InputError: The files of the model or of the evaluation cannot be read.
+    """
+    backbone = model_outline(recipe.model)
+    with torch.device("meta"):
+        condition = condition_shapes(backbone)
+        work = count_work(recipe, backbone, forward_flops(backbone, condition))
+    latents = work.pairs * BRANCHES * torch.Size(backbone.latent_shape).numel() * HALF
+    read = 1 + (recipe.states if recipe.draw.states == "visited" else 0)
+    pretraining = in_pretraining(recipe) if pretrains(recipe) else None
+    device = in_training(recipe, backbone)
+    return Cost(
+        work=work,
+        disk=Disk(
+            pairs_bytes=latents * (1 + recipe.states) * (1 + min(recipe.rounds, 1 + _kept(recipe))),
+            pretraining_bytes=_disk(pretraining, recipe.pretrain.adaptation, recipe.pretrain.train.keep, BRANCHES),
+            checkpoints_bytes=_kept(recipe) * _checkpoint(device),
+            aligned_bytes=_disk(device, recipe.adaptation, 0, 1),
+        ),
+        host=Host(
+            latents_bytes=min(latents * read, int(recipe.train.window * GIB)),
+            conditions_bytes=work.train_texts * size(condition.values()) if recipe.train.encode == "before" else 0,
+        ),
+        device=device,
+        pretraining=pretraining,
+    )
+
+
+def _disk(device: Device | None, adaptation: Adaptation, checkpoints: int, results: int) -> int:
+    """What training leaves: checkpoints, and results, each with the rest of the pipeline where it is whole."""
+    if device is None:
+        return 0
+    rest = results * device.others_bytes if adaptation.saves_pipeline else 0
+    return checkpoints * _checkpoint(device) + device.trained_bytes + rest
+
+
+def _kept(recipe: Recipe) -> int:
+    """Checkpoints: the newest, and the best where there are scores."""
+    return recipe.train.keep + int(bool(recipe.validation.every and recipe.validation.scored))
+
+
+def _checkpoint(device: Device) -> int:
+    return device.trained_bytes + device.average_bytes + device.optimizer_bytes
