@@ -3,8 +3,9 @@
     A="objective.logistic.beta=500 train.lr=1e-4"
     python benchmarks/compare.py recipes/scenes.yaml --steps 30 100 --arm "$A" "$A policy_pair=forward_noise"
 
-prints one JSON row for the base and one for every arm (a recipe with some overrides) and number of updates: the
-validation score at each guidance scale. `--part 0/2` and `--part 1/2` share the arms between two processes. Finished
+prints one JSON row for the base and one for every arm (a recipe with some overrides) and number of updates: at each
+guidance scale the validation score, and the Frechet distance of these images to the recipe's references (larger for
+fewer images: compare it with the base's). `--part 0/2` and `--part 1/2` share the arms between two processes. Finished
 rows are kept when it is run again.
 """
 
@@ -16,16 +17,21 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from ddspo import components, recipe
 from ddspo.backbones.base import Backbone
+from ddspo.draws import stable_seed
 from ddspo.files import write_json
-from ddspo.progress import Progress
+from ddspo.maths.frechet import frechet_distance
+from ddspo.metrics.geneval import overall
 from ddspo.recipe import Recipe
-from ddspo.rows import read_rows
+from ddspo.rows import Row, read_rows
 from ddspo.run_folder import RunFolder
-from ddspo.stages.evaluate import Evaluate, best
+from ddspo.stages.evaluate import Evaluation, best, read_images
 from ddspo.workflow import Workflow
 
 HEALTH = ("accuracy", "win_displacement", "lose_displacement", "gap", "cosine")
@@ -39,8 +45,8 @@ def main() -> None:
     pairs.run(("degrade", "sample"))
     part, parts = map(int, options.part.split("/"))
     if part == 0:
-        curve = _curve(pairs, RunFolder(Path(options.out) / "base"), _backbone(pairs.recipe))
-        print(json.dumps({"arm": "base", "curve": curve, "best": best(curve)}), flush=True)
+        found = _validated(pairs, RunFolder(Path(options.out) / "base"), _backbone(pairs.recipe))
+        print(json.dumps({"arm": "base"} | found), flush=True)
     for arm in options.arm[part::parts]:
         for row in _arm(pairs.folder, options.recipe, fixed, arm, sorted(options.steps)):
             print(json.dumps({"arm": arm} | row), flush=True)
@@ -57,7 +63,7 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _arm(pairs: RunFolder, path: Path, fixed: Sequence[str], arm: str, steps: Sequence[int]) -> Iterator[dict]:
+def _arm(pairs: RunFolder, path: Path, fixed: Sequence[str], arm: str, steps: Sequence[int]) -> Iterator[Row]:
     """Train once to the most updates, and validate the checkpoints on the way."""
     name = "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in arm)
     every = math.gcd(*steps)
@@ -69,10 +75,9 @@ def _arm(pairs: RunFolder, path: Path, fixed: Sequence[str], arm: str, steps: Se
     log = read_rows(flow.folder.log)
     for step in steps:
         began = time.monotonic()
-        curve = _curve(flow, RunFolder(flow.folder.path / f"at-{step}"), _at(flow, step))
+        found = _validated(flow, RunFolder(flow.folder.path / f"at-{step}"), _at(flow, step))
         health = {key: round(log[step - 1][key], 5) for key in HEALTH}
-        row = {"steps": step, "curve": curve, "best": best(curve), "score": max(curve.values()), "health": health}
-        yield row | {"seconds": round(time.monotonic() - began)}
+        yield {"steps": step} | found | {"health": health, "seconds": round(time.monotonic() - began)}
 
 
 def _share(pairs: RunFolder, run: RunFolder) -> None:
@@ -97,16 +102,42 @@ def _backbone(given: Recipe) -> Backbone:
     return components.backbone_of(given.model).load(given.model)
 
 
-def _curve(flow: Workflow, run: RunFolder, backbone: Backbone) -> dict[float, float]:
-    result = run.path / "curve.json"
+def _validated(flow: Workflow, run: RunFolder, backbone: Backbone) -> Row:
+    """Score and distance by guidance scale, and the best scale; the seeds are those of the evaluation."""
+    result = run.path / "validated.json"
     if not result.exists():
-        assert flow.recipe.evaluate is not None
-        evaluate = Evaluate(
-            run, {"aligned": backbone}, flow.items, flow.recipe.evaluate, "geneval", flow.recipe.seed,
-            flow.accelerator, Progress(speaks=False),
-        )  # fmt: skip
-        write_json(result, {f"{scale:g}": round(score, 4) for scale, score in evaluate.validate()["aligned"].items()})
-    return {float(scale): score for scale, score in json.loads(result.read_text()).items()}
+        settings = flow.recipe.evaluate
+        assert settings is not None
+        rows = flow.items["validation"]
+        tasks = [(row, index) for row in rows for index in range(settings.validation_images)]
+        items = [row for row, _ in tasks]
+        seeds = [stable_seed(flow.recipe.seed, "validation", row["id"], index, "image") for row, index in tasks]
+        references = list(read_images(settings.references)) if settings.references else []
+        curve, distance = dict[float, float](), dict[float, float]()
+        for scale in settings.scales:
+            images = _images(backbone, items, seeds, settings, scale)
+            values = [score.value for score in settings.metric(images, items)]
+            curve[scale] = round(overall([row["tag"] for row in items], values), 4)
+            if references:
+                distance[scale] = round(frechet_distance(*(_features(backbone, x) for x in (images, references))), 3)
+        write_json(result, {"best": best(curve), "curve": curve, "distance": distance})
+    return json.loads(result.read_text())
+
+
+@torch.no_grad()
+def _images(
+    backbone: Backbone, items: Sequence[Row], seeds: Sequence[int], settings: Evaluation, scale: float
+) -> list[np.ndarray]:
+    images = []
+    for first in range(0, len(items), settings.batch):
+        part = slice(first, first + settings.batch)
+        latents = backbone.generate([row["prompt"] for row in items[part]], seeds[part], settings.steps, scale)
+        images += backbone.decode(latents)
+    return images
+
+
+def _features(backbone: Backbone, images: Sequence[np.ndarray]) -> Tensor:
+    return torch.cat([backbone.features(images[first : first + 64]) for first in range(0, len(images), 64)])
 
 
 if __name__ == "__main__":
