@@ -20,18 +20,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
 from ddspo import components, recipe
 from ddspo.backbones.base import Backbone
-from ddspo.draws import stable_seed
 from ddspo.files import write_json
 from ddspo.maths.frechet import frechet_distance
 from ddspo.metrics.geneval import overall
 from ddspo.recipe import Recipe
 from ddspo.rows import Row, read_rows
 from ddspo.run_folder import RunFolder
-from ddspo.stages.evaluate import Evaluation, best, read_images
+from ddspo.stages.evaluate import Evaluation, best, image_seed, read_images
 from ddspo.workflow import Workflow
 
 HEALTH = ("accuracy", "win_displacement", "lose_displacement", "gap", "cosine")
@@ -111,15 +109,15 @@ def _validated(flow: Workflow, run: RunFolder, backbone: Backbone) -> Row:
         rows = flow.items["validation"]
         tasks = [(row, index) for row in rows for index in range(settings.validation_images)]
         items = [row for row, _ in tasks]
-        seeds = [stable_seed(flow.recipe.seed, "validation", row["id"], index, "image") for row, index in tasks]
-        references = list(read_images(settings.references)) if settings.references else []
+        seeds = [image_seed(flow.recipe.seed, "validation", row, index) for row, index in tasks]
+        references = backbone.features(list(read_images(settings.references))) if settings.references else None
         curve, distance = dict[float, float](), dict[float, float]()
         for scale in settings.scales:
             images = _images(backbone, items, seeds, settings, scale)
             values = [score.value for score in settings.metric(images, items)]
             curve[scale] = round(overall([row["tag"] for row in items], values), 4)
-            if references:
-                distance[scale] = round(frechet_distance(*(_features(backbone, x) for x in (images, references))), 3)
+            if references is not None:
+                distance[scale] = round(frechet_distance(backbone.features(images), references), 3)
         write_json(result, {"best": best(curve), "curve": curve, "distance": distance})
     return json.loads(result.read_text())
 
@@ -134,10 +132,6 @@ def _images(
         latents = backbone.generate([row["prompt"] for row in items[part]], seeds[part], settings.steps, scale)
         images += backbone.decode(latents)
     return images
-
-
-def _features(backbone: Backbone, images: Sequence[np.ndarray]) -> Tensor:
-    return torch.cat([backbone.features(images[first : first + 64]) for first in range(0, len(images), 64)])
 
 
 if __name__ == "__main__":

@@ -44,8 +44,9 @@ class Autoencoder:
         return (self._code(self._pixels(images)) - mean) / std * self.vae.config.scaling_factor
 
     def features(self, images: Sequence[np.ndarray]) -> Tensor:
-        """The code of images of one size, averaged over 4 x 4 cells: [N, F] float32."""
-        return nn.functional.adaptive_avg_pool2d(self._code(self._pixels(images)), 4).flatten(1)
+        """The code of images of one size, averaged over 4 x 4 cells: [N, F] float32 on the CPU, 64 at a time."""
+        codes = (self._code(self._pixels(images[first : first + 64])) for first in range(0, len(images), 64))
+        return torch.cat([nn.functional.adaptive_avg_pool2d(code, 4).flatten(1).cpu() for code in codes])
 
     def _pixels(self, images: Sequence[np.ndarray]) -> Tensor:
         return self.processor.preprocess(np.stack(images).astype(np.float32) / 255)

@@ -113,10 +113,7 @@ class Evaluate:
 
     def _judge(self, split: str, model: str, scale: float, tasks: Sequence[tuple[int, int]]) -> list[Row]:
         items = [self.items[split][number] for number, _ in tasks]
-        seeds = [
-            draws.stable_seed(self.seed, split, item["id"], index, "image")
-            for item, (_, index) in zip(items, tasks, strict=True)
-        ]
+        seeds = [image_seed(self.seed, split, item, index) for item, (_, index) in zip(items, tasks, strict=True)]
         backbone = self.backbones[model]
         latents = backbone.generate([item["prompt"] for item in items], seeds, self.settings.steps, scale)
         images = backbone.decode(latents)
@@ -142,10 +139,10 @@ class Evaluate:
         mine = [row for row in rows if row["model"] == model and row["split"] == "evaluation"]
         images = [np.asarray(Image.open(self.folder.path / row["image"])) for row in mine]
         backbone = self.backbones[model]
-        features = _features(backbone, images)
+        features = backbone.features(images)
         distance = None
         if self.settings.references:
-            references = _features(backbone, list(read_images(self.settings.references)))
+            references = backbone.features(list(read_images(self.settings.references)))
             distance = frechet_distance(features, references)
         return {
             "confident": float(np.mean([row["confident"] for row in mine])),
@@ -153,6 +150,11 @@ class Evaluate:
             "distance": distance,
             "diversity": _diversity(features, [row["item"] for row in mine]),
         }
+
+
+def image_seed(seed: int, split: str, item: Row, index: int) -> int:
+    """The seed of a prompt's image number `index`, the same for every model and scale."""
+    return draws.stable_seed(seed, split, item["id"], index, "image")
 
 
 def best(curve: Mapping[float, float]) -> float:
@@ -191,11 +193,6 @@ def _row(task: tuple[int, int], item: Row, seed: int, image: np.ndarray, score: 
         "note": score.note,
         "saturation": round(float((pixels.max(-1) - pixels.min(-1)).mean()), 5),
     }
-
-
-def _features(backbone: Backbone, images: Sequence[np.ndarray]) -> torch.Tensor:
-    parts = [backbone.features(images[first : first + 64]).cpu() for first in range(0, len(images), 64)]
-    return torch.cat(parts)
 
 
 def _diversity(features: torch.Tensor, items: Sequence[int]) -> float | None:
