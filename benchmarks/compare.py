@@ -25,7 +25,7 @@ from ddspo import components, recipe
 from ddspo.backbones.base import Backbone
 from ddspo.files import write_json
 from ddspo.maths.frechet import frechet_distance
-from ddspo.metrics.geneval import overall
+from ddspo.maths.statistics import overall
 from ddspo.recipe import Recipe
 from ddspo.rows import Row, read_rows
 from ddspo.run_folder import RunFolder
@@ -69,7 +69,7 @@ def _arm(pairs: RunFolder, path: Path, fixed: Sequence[str], arm: str, steps: Se
     given = recipe.load(path, [*fixed, *arm.split(), *mechanics, f"name={name[-99:]}"])
     _share(pairs, RunFolder(Path(given.out) / given.name))
     flow = Workflow.start(given)
-    flow.run(tuple(stage for stage in flow.stages if stage in ("pretrain", "train")))
+    flow.run(tuple(stage for stage in flow.recipe.stages if stage in ("pretrain", "train")))
     log = read_rows(flow.folder.log)
     for step in steps:
         began = time.monotonic()

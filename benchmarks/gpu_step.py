@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from outlines import names, write
 
-from ddspo import components, draws
+from ddspo import components, randomness
 from ddspo.adaptations.base import Adaptation
 from ddspo.backbones._outline import outline
 from ddspo.backbones.base import Backbone, Model
@@ -71,7 +71,7 @@ def measure(name: str, given: argparse.Namespace) -> tuple[float, str]:
 
 def stepper(backbone: Backbone, given: argparse.Namespace) -> "Step":
     """Everything that training sets up before its first update."""
-    latents = Pair(*(draws.normal([seed], backbone.latent_shape) for seed in (1, 2)))
+    latents = Pair(*(randomness.normal([seed], backbone.latent_shape) for seed in (1, 2)))
     latents = latents.map(lambda one: one.repeat(given.pairs, 1, 1, 1).half())
     ids = [f"p{number}" for number in range(given.pairs)]
     data = PairData(ids, [PROMPT] * given.pairs, [DEGRADED] * given.pairs, latents)

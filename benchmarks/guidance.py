@@ -19,8 +19,8 @@ import torch
 
 from ddspo import components, recipe
 from ddspo.backbones.base import Backbone
-from ddspo.draws import stable_seed
-from ddspo.metrics.geneval import by_tag, overall
+from ddspo.maths.statistics import by_tag, overall
+from ddspo.randomness import stable_seed
 from ddspo.recipe import Recipe
 from ddspo.rows import Row
 from ddspo.workflow import Workflow

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from safetensors.torch import save_file
 from timing import seconds
 
-from ddspo import components, draws
+from ddspo import components, randomness
 from ddspo.backbones.base import Backbone, Model
 from ddspo.degradations.remove_words import RemoveWords
 from ddspo.progress import Progress
@@ -73,7 +73,7 @@ def loop(backbone: Backbone, run: RunFolder, settings: Sampling, out: Path) -> N
     for first in range(0, settings.pairs, settings.batch):
         part = [rows[number % len(rows)] for number in range(first, min(first + settings.batch, settings.pairs))]
         prompts = [row["prompt"] for row in part] + [row["degraded"][0]["text"] for row in part]
-        noise = draws.normal(range(first, first + len(part)), backbone.latent_shape).to(backbone.device)
+        noise = randomness.normal(range(first, first + len(part)), backbone.latent_shape).to(backbone.device)
         latents = backbone.pipeline(
             prompts,
             latents=backbone.pack(torch.cat([noise, noise]).to(next(backbone.denoiser.parameters()).dtype)),

@@ -16,7 +16,7 @@ from ddspo.backbones.base import Model
 from ddspo.backbones.sd import SD
 from ddspo.maths.pair import Pair
 from ddspo.objectives.logistic import Logistic
-from ddspo.policy_pairs.base import View
+from ddspo.pairs.view import View
 from ddspo.policy_pairs.training_free import TrainingFree
 from ddspo.training.policies import Policies
 from ddspo.training.steps import preference_step

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ddspo.detectors.base import Detection, Detector
-from ddspo.metrics.geneval import GenEval, by_tag, overall, relations
+from ddspo.maths.statistics import by_tag, overall
+from ddspo.metrics.geneval import GenEval, relations
 
 
 class Fixed(Detector):

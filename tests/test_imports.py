@@ -9,17 +9,18 @@ import ddspo
 
 ROOT = Path(ddspo.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-BASE = {"errors", "agreement", "draws", "rows", "files", "run_folder", "progress"}
+BASE = {"errors", "agreement", "randomness", "rows", "files", "run_folder", "progress", "places", "conditions"}
 ORDER = [
     {"maths"},
-    {"pairs", "objectives", "policy_pairs", "references", "timesteps", "schedules", "preferences"},
+    {"pairs", "objectives", "policy_pairs", "reference_policies", "timesteps", "schedules", "preferences", "prompts"},
     {"backbones"},
-    {"adaptations", "detectors", "exports", "scenes", "prompts"},
+    {"adaptations", "detectors", "exports", "scenes"},
     {"training", "sampling", "degradations", "metrics"},
+    {"pages"},
     {"stages", "model_card"},
     {"components"},
     {"recipe"},
-    {"result", "settings"},
+    {"result", "settings", "checks"},
     {"workflow", "cost"},
     {"cli", "__main__"},
 ]

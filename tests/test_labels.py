@@ -22,8 +22,8 @@ from ddspo.progress import Progress
 from ddspo.recipe import load
 from ddspo.rows import read_rows
 from ddspo.run_folder import RunFolder
-from ddspo.sampling.making import best_and_worst
 from ddspo.sampling.options import Labels, Sampling
+from ddspo.sampling.samples import best_and_worst
 from ddspo.stages.sample import sample
 from ddspo.stages.train import Method
 from ddspo.workflow import Workflow

@@ -8,7 +8,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from ddspo import draws
+from ddspo import randomness
 from ddspo.backbones._sampler import replaced, sampling_with
 from ddspo.backbones.base import Backbone, Model
 from ddspo.backbones.sana import Sana
@@ -64,7 +64,7 @@ def test_each_row_says_how_it_was_made(run: RunFolder) -> None:
     assert store.sizes == [2, 2, 2, 2, 1]
     row = store.row(5)
     how = {"model": "tiny", "revision": None, "dtype": "fp32", "scheduler": "DDIMScheduler", "steps": 2, "guidance": 2}
-    seed = draws.stable_seed(5, "p1~1", "latent")
+    seed = randomness.stable_seed(5, "p1~1", "latent")
     assert row == {"id": "p1~1", "prompt": "a b", "degraded": "a b less", "kind": "some", "seed": seed, **how}
     some = store.take([5]).latents
     for side, text in zip(some, ("a b", "a b less"), strict=True):

@@ -7,9 +7,10 @@ import pytest
 from scipy import ndimage
 
 from ddspo import components
-from ddspo.backbones.base import Model, local
+from ddspo.backbones.base import Model
 from ddspo.detectors.scenes import SceneDetector
 from ddspo.metrics.geneval import GenEval
+from ddspo.places import local
 from ddspo.prompts.reading import read_prompts
 from ddspo.scenes.prompts import HELD_OUT, LEADS, SPLITS, TAGS, caption, holds_out, scene_for, split_items
 from ddspo.scenes.world import COLOURS, SHAPES, SIZE, Scene, Thing, place, render

@@ -20,12 +20,12 @@ from typer.testing import CliRunner
 from ddspo import cli
 from ddspo.errors import InputError
 from ddspo.files import write_rows, write_text
+from ddspo.pages.ballot import SIDES, Ballot
+from ddspo.pages.vote import Server
 from ddspo.preferences._rows import Found
 from ddspo.preferences.table import Table
 from ddspo.rows import Row, read_rows
 from ddspo.run_folder import RunFolder
-from ddspo.stages._ballot import SIDES, Ballot
-from ddspo.stages.vote import Server
 
 HOSTILE = "</script><img src=x onerror=alert(1)> \u202etfel\u202c {{ 7 * 7 }} \U0001f600 &amp;"
 PROMPTS = ("a red circle", "a green square", HOSTILE)

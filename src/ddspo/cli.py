@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ddspo.errors import InputError
+from ddspo.run_folder import MODELS
 
 if TYPE_CHECKING:
     from ddspo.exports.base import Export
@@ -162,8 +163,8 @@ def vote(
     result: Annotated[bool, typer.Option("--result", help="Print the result so far, without voting.")] = False,
 ) -> None:
     """Compare base and aligned images blind in a browser: votes.jsonl, a preference dataset, and the win rate."""
-    from ddspo.stages._ballot import Ballot
-    from ddspo.stages.vote import Server
+    from ddspo.pages.ballot import Ballot
+    from ddspo.pages.vote import Server
 
     ballot = Ballot.open(run)
     if not result:
@@ -219,8 +220,8 @@ def main() -> None:
 
 
 def _go(path: Path, overrides: list[str] | None, stages: tuple[str, ...], fresh: bool) -> "Workflow":
-    from ddspo.recipe import load
-    from ddspo.workflow import STAGES, Workflow
+    from ddspo.recipe import STAGES, load
+    from ddspo.workflow import Workflow
 
     _quieten()
     try:
@@ -279,7 +280,7 @@ def headline(result: dict[str, Any]) -> list[str]:
     ((name, metric),) = result["metrics"].items()
     lines = []
     if "1" in metric["by_scale"]:
-        base, aligned = (metric["curve"][model]["1"] for model in ("base", "aligned"))
+        base, aligned = (metric["curve"][model]["1"] for model in MODELS)
         lines.append(
             f"without guidance, validation prompts: {base:.3f} -> {aligned:.3f} {_change(metric['by_scale']['1'])}"
         )

@@ -24,14 +24,14 @@ from ddspo.metrics.base import Metric
 from ddspo.objectives.base import Objective
 from ddspo.policy_pairs.base import PolicyPair
 from ddspo.preferences.base import Preferences
-from ddspo.references.base import Reference
+from ddspo.reference_policies.base import Reference
 from ddspo.schedules.base import Schedule
 from ddspo.timesteps.base import Timesteps
 
 KINDS: dict[type, str] = {
     Objective: "objectives",
     PolicyPair: "policy_pairs",
-    Reference: "references",
+    Reference: "reference_policies",
     Adaptation: "adaptations",
     Degradation: "degradations",
     Metric: "metrics",

@@ -8,10 +8,12 @@ from typing import Any
 import yaml
 from huggingface_hub import ModelCard, ModelCardData, hf_hub_download
 
-from ddspo.backbones.base import Model, local
+from ddspo.backbones.base import Model
 from ddspo.exports.base import Aligned, Export
+from ddspo.pages.report import FIDELITY
+from ddspo.places import local
 from ddspo.rows import Row
-from ddspo.stages.report import FIDELITY
+from ddspo.run_folder import MODELS
 
 TEMPLATE = Path(__file__).with_suffix(".md.j2")
 PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
@@ -74,7 +76,7 @@ def evaluation(report: Row) -> str:
             f"{scales['base']:g}, aligned {scales['aligned']:g}). Difference {metric['difference']:+.3f}, 95 % "
             f"interval {low:+.3f} to {high:+.3f}.\n\n{table((name, 'base', 'aligned'), rows)}"
         )
-    base, aligned = (report["fidelity"].get(model, {}) for model in ("base", "aligned"))
+    base, aligned = (report["fidelity"].get(model, {}) for model in MODELS)
     measures = [(": ".join(names), base.get(key), aligned.get(key)) for key, names in FIDELITY.items()]
     rows = [row for row in measures if None not in row]
     return "\n".join([*parts, table(("fidelity", "base", "aligned"), rows)] if rows else parts)

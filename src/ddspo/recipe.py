@@ -24,8 +24,8 @@ from ddspo.objectives.logistic import Logistic
 from ddspo.policy_pairs.base import PolicyPair
 from ddspo.policy_pairs.training_free import TrainingFree
 from ddspo.prompts.source import Source
-from ddspo.references.base import Reference
-from ddspo.references.frozen import FrozenReference
+from ddspo.reference_policies.base import Reference
+from ddspo.reference_policies.frozen import FrozenReference
 from ddspo.sampling.options import Sampling
 from ddspo.stages.evaluate import Evaluation
 from ddspo.stages.import_pairs import Dataset
@@ -35,6 +35,9 @@ from ddspo.training.fit import Optimisation
 from ddspo.training.on_policy import OnPolicy
 from ddspo.training.trackers import Tracker
 from ddspo.training.validation import Validation
+
+STAGES = ("degrade", "sample", "import", "pretrain", "train", "evaluate", "report")
+"""All that a recipe may go through, in order."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
@@ -85,6 +88,18 @@ class Recipe:
     def states(self) -> int:
         """States that are kept of each latent."""
         return 0 if self.dataset else self.sample.states
+
+    @property
+    def pretrains(self) -> bool:
+        """Whether winner and loser have to be made first."""
+        return "winner" in self.policy_pair.policies
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """What it goes through: pairs are made or imported, not all are pretrained, not all evaluated."""
+        used = {"train", "report", *(("import",) if self.dataset else ("degrade", "sample"))}
+        used |= {name for name, uses in (("pretrain", self.pretrains), ("evaluate", self.evaluate)) if uses}
+        return tuple(name for name in STAGES if name in used)
 
     @property
     def rounds(self) -> int:

@@ -17,6 +17,10 @@ MENDS = ("lr", "max_grad_norm")
 """Settings that may change where a guard stopped a stage: what is done stays, and the log says which rate it had."""
 
 
+MODELS = ("base", "aligned")
+"""Whose images a run compares, the first with the second."""
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Paths of one run. Stages talk through these files and never import one another."""
@@ -226,7 +230,7 @@ class RunFolder:
     def _outputs(self) -> dict[str, tuple[Path, ...]]:
         """What each stage leaves, its result first."""
         pictures, trained = self.images, (self.aligned, self.checkpoints, self.rounds, self.log)
-        images = (pictures / "base", pictures / "aligned")
+        images = [pictures / model for model in MODELS]
         return {
             "degrade": (self.prompts, self.undegraded, self.degradations),
             "sample": (self.pairs, pictures / "pairs"),

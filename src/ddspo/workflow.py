@@ -9,36 +9,32 @@ from accelerate import Accelerator
 
 from ddspo import components, recipe
 from ddspo.backbones.base import Backbone
+from ddspo.checks import LOOKED_AT, check, reading
 from ddspo.errors import InputError
 from ddspo.files import write_json, write_text
 from ddspo.pairs.store import PairStore
 from ddspo.progress import Progress
-from ddspo.prompts.reading import Reading, read_prompts, sound
-from ddspo.recipe import Recipe
+from ddspo.recipe import STAGES, Recipe
 from ddspo.result import Result
 from ddspo.rows import Row, some_rows
-from ddspo.run_folder import RunFolder
+from ddspo.run_folder import MODELS, RunFolder
 from ddspo.sampling.maker import PairMaker
 from ddspo.settings import settings_of
-from ddspo.stages.degrade import degrade, nothing_left
-from ddspo.stages.evaluate import MODELS, Evaluate, Evaluation, read_images
+from ddspo.stages.degrade import degrade
+from ddspo.stages.evaluate import Evaluate
 from ddspo.stages.import_pairs import import_pairs
 from ddspo.stages.pretrain import pretrain
 from ddspo.stages.report import report
 from ddspo.stages.sample import sample
 from ddspo.stages.train import Method, train
 from ddspo.training import processes
-from ddspo.training.drawing import check_drawing
-from ddspo.training.fit import Optimisation, check_batch
+from ddspo.training.fit import Optimisation
 from ddspo.training.on_policy import Remaking
 from ddspo.training.trackers import tracked
 from ddspo.training.validation import Validator
 
-STAGES = ("degrade", "sample", "import", "pretrain", "train", "evaluate", "report")
 MENDING = ("sample", "import")
 """Stages that look for damage where they are finished, if they are asked for by name."""
-LOOKED_AT = 10_000
-"""Prompts that are looked at before long work, and for what a few can tell: a source may hold millions."""
 
 
 @dataclass
@@ -67,7 +63,9 @@ class Workflow:
         accelerator = processes.accelerator(given.train, given.model.dtype, given.trackers, folder.trackers)
         flow = cls(given, accelerator, Progress(speaks=accelerator.is_main_process))
         cleared = STAGES[STAGES.index(fresh_from) :] if fresh_from else ()
-        flow._check(reads_prompts="degrade" in cleared or not flow._has_finished("degrade"))
+        degraded = folder.prompts if flow._has_finished("degrade") and "degrade" not in cleared else None
+        found = check(given, flow._method, accelerator.num_processes, degraded)
+        flow = replace(flow, recipe=found.recipe, prompts=found.prompts, items=found.items)
         if first:
             flow._needs(first)
         for name in set(STAGES) - set(cleared):
@@ -84,20 +82,9 @@ class Workflow:
         """Where the run lives."""
         return RunFolder(Path(self.recipe.out) / self.recipe.name)
 
-    @property
-    def stages(self) -> tuple[str, ...]:
-        """What this recipe goes through: pairs are made or imported, not all are pretrained, not all evaluated."""
-        used = {"train", "report", *(("import",) if self.recipe.dataset else ("degrade", "sample"))}
-        used |= {name for name, uses in (("pretrain", self._pretrains), ("evaluate", self.recipe.evaluate)) if uses}
-        return tuple(name for name in STAGES if name in used)
-
-    @property
-    def _pretrains(self) -> bool:
-        return "winner" in self.recipe.policy_pair.policies
-
     def run(self, stages: tuple[str, ...] = ()) -> None:
         """Go through some stages in order, or all of the recipe's; each is skipped where it is finished."""
-        for name in stages or self.stages:
+        for name in stages or self.recipe.stages:
             self._needs(name)
             writes = self.accelerator.is_main_process
             with self.folder.stage(name, self._settings(name), writes=writes) as left:
@@ -126,16 +113,10 @@ class Workflow:
 
     def _degrade(self) -> None:
         if self.accelerator.is_main_process:
-            given, prompts = self.recipe, self._reading()
+            given, prompts = self.recipe, reading(self.recipe)
             how, limit = given.degradation_used, prompts.source.limit
             degrade(self.folder, prompts, how, given.seed, self.progress, limit)
             self.progress.say(f"prompts: {prompts}")
-
-    def _reading(self, at_most: int | None = None) -> Reading:
-        labels, source = self.recipe.sample.labels, self.recipe.prompts
-        assert source is not None  # or there is a dataset
-        fault = labels.judge.check if labels else sound
-        return Reading(source, whole=labels is not None, fault=fault, at_most=at_most)
 
     def _sample(self) -> None:
         given, backbone = self.recipe, self._backbone()
@@ -157,7 +138,7 @@ class Workflow:
     @property
     def _method(self) -> Method:
         given = self.recipe
-        pretrained = given.pretrain.adaptation if self._pretrains else None
+        pretrained = given.pretrain.adaptation if self.recipe.pretrains else None
         validator = self._validator if given.validation.every else None
         remaking = Remaking(given.on_policy, self._maker) if given.on_policy else None
         return Method(
@@ -234,14 +215,14 @@ class Workflow:
 
     def _needs(self, name: str) -> None:
         """Earlier stages must be finished; a stage that was not begun here is not run behind the user's back."""
-        if name == "pretrain" and not self._pretrains:
+        if name == "pretrain" and not self.recipe.pretrains:
             raise InputError(
                 f"pretrain: policy_pair {components.name_of(self.recipe.policy_pair)} needs no winner and loser: "
                 "go on with `ddspo train`"
             )
-        if name not in self.stages:
+        if name not in self.recipe.stages:
             raise InputError(f"{name}: the recipe has no such group: `ddspo show` prints what it may hold")
-        for earlier in self.stages[: self.stages.index(name)]:
+        for earlier in self.recipe.stages[: self.recipe.stages.index(name)]:
             if not self._has_finished(earlier):
                 raise InputError(
                     f"{self.folder.path}: {earlier} is not finished: run `ddspo {earlier}` or `ddspo run`"
@@ -249,45 +230,6 @@ class Workflow:
 
     def _has_finished(self, name: str) -> bool:
         return bool(self.folder.stages().get(name, {}).get("finished"))
-
-    def _check(self, reads_prompts: bool) -> None:
-        """Everything that can be found wrong before any long work; a source that was read is not opened again."""
-        given = self.recipe
-        backbone = components.backbone_of(given.model)
-        given.sample.check(backbone.check(given.model), given.model)
-        self.recipe = replace(given, model=replace(given.model, backbone=components.name_of(backbone)))
-        if self._pretrains:
-            check_batch(given.pretrain.train, self.accelerator.num_processes, "pretrain.train")
-        if given.validation.every and given.validation.scored and not given.evaluate:
-            raise InputError("validation.scored: the recipe has no evaluate group whose metric could judge: use 0")
-        if given.validation.every and given.dataset and not given.evaluate:
-            raise InputError("validation.every: with a dataset its prompts are those of evaluate: give it, or use 0")
-        given.validation.check(given.train.steps)
-        self._method.check(given.train, degraded=given.has_degraded, states=given.states > 0)
-        if given.dataset:
-            given.dataset.format.check(given.dataset.source)
-        else:
-            self._check_prompts(reads_prompts)
-        if given.evaluate:
-            self._check_evaluation(given.evaluate)
-
-    def _check_prompts(self, reads: bool) -> None:
-        """The prompts that pairs are made of."""
-        reading = self._reading(LOOKED_AT)
-        self.prompts = reading.source.description()
-        prompts = [row["prompt"] for row in (reading if reads else some_rows(self.folder.prompts, LOOKED_AT))]
-        how = self.recipe.degradation_used
-        if how and reads and prompts and len(how.check(prompts)) == len(prompts):
-            raise nothing_left(how, len(prompts))
-        check_drawing(self.recipe.draw, self.recipe.policy_pair, prompts)
-
-    def _check_evaluation(self, given: Evaluation) -> None:
-        self.items = {
-            "validation": read_prompts(given.validation, "evaluate.validation", given.metric.check),
-            "evaluation": read_prompts(given.prompts, "evaluate.prompts", given.metric.check),
-        }
-        if given.references:
-            next(iter(read_images(given.references)), None)
 
     def _describe(self) -> None:
         """Write down what runs, and on what."""

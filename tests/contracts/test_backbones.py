@@ -21,7 +21,8 @@ from ddspo.backbones.flux import Flux
 from ddspo.backbones.sd3 import SD3
 from ddspo.maths.pair import Pair
 from ddspo.objectives.logistic import Logistic
-from ddspo.policy_pairs.base import PolicyPair, View
+from ddspo.pairs.view import View
+from ddspo.policy_pairs.base import PolicyPair
 from ddspo.policy_pairs.training_free import TrainingFree
 from ddspo.training.batches import Conditions, ConditionsOnDemand
 from ddspo.training.imitation import Imitators, imitation_step

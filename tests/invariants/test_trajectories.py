@@ -16,8 +16,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
-from ddspo.backbones.base import local
 from ddspo.files import write_rows
+from ddspo.places import local
 from ddspo.rows import read_rows
 
 ROOT = Path(__file__).parents[2]

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ddspo.maths.timesteps import linear, logit_normal, sigmoid
+from ddspo.maths.quantiles import linear, logit_normal, sigmoid
 from ddspo.schedules.constant import Constant
 from ddspo.schedules.exponential import Exponential
 from ddspo.schedules.linear import Linear

@@ -16,8 +16,9 @@ from ddspo.pairs.data import Pairs
 from ddspo.pairs.store import PairStore
 from ddspo.schedules.constant import Constant
 from ddspo.training import batches as module
-from ddspo.training.batches import FREE, Batches, Conditions
+from ddspo.training.batches import Batches
 from ddspo.training.drawing import PLAIN, Drawing
+from ddspo.training.texts import FREE, EncodedTexts
 
 CPU = torch.device("cpu")
 
@@ -93,5 +94,5 @@ def test_texts_that_do_not_fit_are_named_before_they_are_encoded(monkeypatch: py
     each = sum(rows.nbytes for rows in backbone.encode([""]).values())
     monkeypatch.setattr(module.psutil, "virtual_memory", lambda: SimpleNamespace(available=10.5 * each / FREE))
     with pytest.raises(InputError, match=r"more than 10 texts, each with a condition of .* use train.encode=during"):
-        Conditions(backbone, (str(number) for number in count()))
-    assert len(Conditions(backbone, ["a", "b"] * 5).of(["b"], CPU)["encoder_hidden_states"]) == 1
+        EncodedTexts(backbone, (str(number) for number in count()))
+    assert len(EncodedTexts(backbone, ["a", "b"] * 5).of(["b"], CPU)["encoder_hidden_states"]) == 1

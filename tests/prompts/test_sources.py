@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ddspo.errors import InputError
-from ddspo.prompts.conditions import Condition
+from ddspo.prompts.filters import Filter
 from ddspo.prompts.language import Language
 from ddspo.prompts.reading import Reading, read_prompts
 from ddspo.prompts.source import Source
@@ -223,7 +223,7 @@ def test_what_cannot_be_meant(options: dict[str, object], message: str) -> None:
     ],
 )
 def test_conditions(text: str, value: object, holds: bool) -> None:
-    condition = Condition.read(text)
+    condition = Filter.read(text)
     assert condition.holds({condition.column: value}, "here") is holds
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import softplus
 
-from ddspo import draws
+from ddspo import randomness
 from ddspo.adaptations.lora import LoRA
 from ddspo.backbones.sd import SD
 from ddspo.errors import InputError
@@ -24,10 +24,11 @@ from ddspo.schedules.exponential import Exponential
 from ddspo.schedules.linear import Linear as LinearWeight
 from ddspo.schedules.sigmoid import Sigmoid
 from ddspo.timesteps.linear import Linear
-from ddspo.training.batches import Batches, Conditions
+from ddspo.training.batches import Batches
 from ddspo.training.drawing import PLAIN, Drawing, anchor, check_drawing, in_space
 from ddspo.training.policies import Policies
 from ddspo.training.steps import preference_step
+from ddspo.training.texts import EncodedTexts
 
 BETA = 50.0
 PROMPTS = ["a red cube", "two cats", "x", "a red cube", "dogs in rows", "two cats"]
@@ -97,7 +98,7 @@ def batches(backbone: SD) -> Batches:
     degraded = [f"no {index}" for index in range(6)]
     latents = Pair(*torch.randn(2, 6, *backbone.latent_shape, generator=torch.Generator().manual_seed(0)))
     data = PairData([f"p{row}" for row in range(6)], PROMPTS, degraded, latents)
-    return Batches(data, Conditions(backbone, [*PROMPTS, *degraded]), 4, 7, backbone.path)
+    return Batches(data, EncodedTexts(backbone, [*PROMPTS, *degraded]), 4, 7, backbone.path)
 
 
 ROWS = [(row, visit) for visit in range(2) for row in range(6)]
@@ -105,7 +106,7 @@ ROWS = [(row, visit) for visit in range(2) for row in range(6)]
 
 def test_times_go_through_the_named_density(batches: Batches) -> None:
     plain = batches.view(ROWS, CPU)
-    u = draws.uniform([draws.stable_seed(7, f"p{row}@{visit}", "time") for row, visit in ROWS])
+    u = randomness.uniform([randomness.stable_seed(7, f"p{row}@{visit}", "time") for row, visit in ROWS])
     assert torch.equal(plain.t, (1000 * u).long())
     other = replace(batches, drawing=Drawing(timesteps=Linear())).view(ROWS, CPU)
     assert torch.equal(other.t, (1000 * (1 - (1 - u).sqrt())).long())
@@ -123,7 +124,7 @@ def test_independent_noise_changes_the_loser_only(batches: Batches) -> None:
 
 def texts(batches: Batches, rows: list[tuple[int, int]]) -> list[int]:
     names = [f"{batches.data.ids[row]}@{visit}" for row, visit in rows]
-    u = draws.uniform([draws.stable_seed(7, name, "time") for name in names])
+    u = randomness.uniform([randomness.stable_seed(7, name, "time") for name in names])
     return batches.rows_of_prompts(rows, batches.path.times(u))
 
 
@@ -146,7 +147,7 @@ def test_other_prompts_come_with_the_probability_of_their_time(batches: Batches,
     drawn = replace(batches, drawing=Drawing(other_prompts=schedule))
     rows = [(row, visit) for visit in range(400) for row in range(6)]
     names = [f"p{row}@{visit}" for row, visit in rows]
-    t = batches.path.times(draws.uniform([draws.stable_seed(7, name, "time") for name in names]))
+    t = batches.path.times(randomness.uniform([randomness.stable_seed(7, name, "time") for name in names]))
     p = schedule(batches.path.progress(t))
     changed = torch.tensor([row != given for row, (given, _) in zip(texts(drawn, rows), rows, strict=True)])
     assert abs(changed.sum() - p.sum()) < 4 * (p * (1 - p)).sum().sqrt()

@@ -14,14 +14,15 @@ from ddspo.adaptations.lora import LoRA
 from ddspo.backbones.sd import SD
 from ddspo.maths.pair import Pair
 from ddspo.objectives.logistic import Logistic
-from ddspo.policy_pairs.base import PolicyPair, View
+from ddspo.pairs.view import View
+from ddspo.policy_pairs.base import PolicyPair
 from ddspo.policy_pairs.data_driven import DataDriven
 from ddspo.policy_pairs.forward_noise import ForwardNoise
 from ddspo.policy_pairs.training_free import TrainingFree
-from ddspo.references.base import Reference
-from ddspo.references.ema import EMAReference
-from ddspo.references.frozen import FrozenReference
-from ddspo.references.refreshed import RefreshedReference
+from ddspo.reference_policies.base import Reference
+from ddspo.reference_policies.ema import EMAReference
+from ddspo.reference_policies.frozen import FrozenReference
+from ddspo.reference_policies.refreshed import RefreshedReference
 from ddspo.training.imitation import Imitators, imitation_step
 from ddspo.training.policies import Policies, Pretrained
 from ddspo.training.steps import preference_step

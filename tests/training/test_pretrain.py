@@ -14,13 +14,14 @@ from ddspo.backbones.sd import SD
 from ddspo.maths.pair import Pair
 from ddspo.objectives.base import Loss
 from ddspo.pairs.data import PairData
-from ddspo.policy_pairs.base import View
+from ddspo.pairs.view import View
 from ddspo.progress import Progress
 from ddspo.rows import read_rows
 from ddspo.run_folder import RunFolder
 from ddspo.stages.pretrain import Pretraining, pretrain
-from ddspo.training.batches import Batches, Conditions
+from ddspo.training.batches import Batches
 from ddspo.training.fit import Fit, Optimisation
+from ddspo.training.texts import EncodedTexts
 
 LORA = LoRA(rank=2, alpha=2)
 QUIET = Progress(speaks=False)
@@ -69,7 +70,7 @@ def test_groups_are_clipped_each_on_its_own(tmp_path: Path) -> None:
         accelerator=Accelerator(),
         trained=two,
         step=two.step,
-        batches=Batches(data, Conditions(backbone, data.texts()), 2, 0, backbone.path),
+        batches=Batches(data, EncodedTexts(backbone, data.texts()), 2, 0, backbone.path),
         settings=Optimisation(steps=1, batch=2, device_batch=2, max_grad_norm=1.0),
         folder=RunFolder(tmp_path),
     )

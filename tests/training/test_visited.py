@@ -32,16 +32,17 @@ from ddspo.progress import Progress
 from ddspo.recipe import load
 from ddspo.rows import read_rows
 from ddspo.run_folder import RunFolder
-from ddspo.sampling.making import calls_to_keep
 from ddspo.sampling.options import Labels, Sampling
+from ddspo.sampling.samples import calls_to_keep
 from ddspo.stages.pairs import inspect
 from ddspo.stages.sample import sample
 from ddspo.stages.train import Method
-from ddspo.training.batches import Batches, ConditionsOnDemand
+from ddspo.training.batches import Batches
 from ddspo.training.drawing import Drawing
 from ddspo.training.fit import Optimisation
 from ddspo.training.policies import Policies
 from ddspo.training.steps import preference_step
+from ddspo.training.texts import TextsOnDemand
 from ddspo.workflow import Workflow
 
 CPU = torch.device("cpu")
@@ -206,7 +207,7 @@ def test_judged_pairs_keep_states_too(tmp_path: Path) -> None:
 
 def batches(data: PairData, drawing: Drawing = VISITED) -> Batches:
     backbone = SD.tiny()
-    return Batches(data, ConditionsOnDemand(backbone), 6, 7, backbone.path, drawing)
+    return Batches(data, TextsOnDemand(backbone), 6, 7, backbone.path, drawing)
 
 
 ROWS = [(row, visit) for visit in range(3) for row in range(6)]

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,8 +9,7 @@ from annotated_types import Ge, Gt
 from typing_extensions import Doc
 
 from ddspo.errors import InputError
-
-PACKAGE = "package://"
+from ddspo.places import local
 
 
 @dataclass(frozen=True)
@@ -60,16 +58,6 @@ def look_up(model: Model) -> Found:
     if not index.is_file():
         raise InputError(f"model.path {model.path}: no model_index.json there: give a diffusers pipeline folder")
     return Found(str(folder or model.path), json.loads(index.read_text(encoding="utf-8")))
-
-
-def local(path: str) -> Path | None:
-    """The folder or file that a path means, or None if it can only be a hub id (NAME/NAME, nothing of it on disk)."""
-    if path.startswith(PACKAGE):
-        package, _, rest = path.removeprefix(PACKAGE).partition("/")
-        return Path(str(resources.files(package))) / rest
-    folder = Path(path).expanduser()
-    hub_like = path.count("/") == 1 and not path.startswith((".", "/", "~"))
-    return None if hub_like and not folder.exists() else folder
 
 
 def _hub_index(model: Model) -> Path:

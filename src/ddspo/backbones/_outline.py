@@ -11,8 +11,9 @@ import torch
 from diffusers import ModelMixin
 from transformers import PreTrainedModel
 
-from ddspo.backbones.base import DTYPES, Backbone, Model, hub_error, local
+from ddspo.backbones.base import DTYPES, Backbone, Model, hub_error
 from ddspo.errors import InputError
+from ddspo.places import local
 
 FILES = ("*.json", "*.txt", "*.model")
 """What a model is without its weights: configurations and tokenizers."""

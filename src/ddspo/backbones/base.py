@@ -12,19 +12,17 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
-from ddspo import draws
+from ddspo import randomness
 from ddspo.backbones._autoencoder import Autoencoder, Resize
-from ddspo.backbones._model import PACKAGE as PACKAGE
 from ddspo.backbones._model import Found as Found
 from ddspo.backbones._model import Model as Model
 from ddspo.backbones._model import hub_error as hub_error
-from ddspo.backbones._model import local as local
 from ddspo.backbones._model import look_up as look_up
 from ddspo.backbones._readers import Cut, Reader
 from ddspo.backbones._schedule import calls_of, noise_path
+from ddspo.conditions import Condition
 from ddspo.errors import InputError
 from ddspo.maths.paths import NoisePath
-from ddspo.policy_pairs.base import Condition
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -208,7 +206,7 @@ class Backbone(ABC):
 
     def initial_noise(self, seeds: Sequence[int]) -> Tensor:
         """The initial latents of sampling: one seed an item, whatever the batch."""
-        noise = draws.normal(seeds, self.latent_shape)
+        noise = randomness.normal(seeds, self.latent_shape)
         return noise.to(self.device, next(self.denoiser.parameters()).dtype)
 
     def evaluations(self, steps: int, guidance: float) -> int:
@@ -224,7 +222,7 @@ class Backbone(ABC):
         result = self.pipeline(
             list(prompts),
             latents=self.pack(self.initial_noise(seeds)),
-            generator=[torch.Generator().manual_seed(draws.stable_seed(seed, "sampler")) for seed in seeds],
+            generator=[torch.Generator().manual_seed(randomness.stable_seed(seed, "sampler")) for seed in seeds],
             num_inference_steps=steps,
             guidance_scale=guidance,
             output_type="latent",

@@ -10,8 +10,8 @@ from transformers import CLIPTextModel
 
 from ddspo.backbones import _tiny
 from ddspo.backbones.base import Backbone
+from ddspo.conditions import Condition
 from ddspo.errors import InputError
-from ddspo.policy_pairs.base import Condition
 
 
 class Flux(Backbone):

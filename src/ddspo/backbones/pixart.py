@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ddspo.backbones import _tiny
 from ddspo.backbones._readers import Reader
 from ddspo.backbones.base import Backbone
-from ddspo.policy_pairs.base import Condition
+from ddspo.conditions import Condition
 
 PREFIX = "base_model.model."
 """PEFT's own, of every weight."""

@@ -12,7 +12,7 @@ from transformers import Gemma2Config, Gemma2Model
 from ddspo.backbones import _tiny
 from ddspo.backbones._readers import Reader
 from ddspo.backbones.base import Backbone
-from ddspo.policy_pairs.base import Condition
+from ddspo.conditions import Condition
 
 INSTRUCTION: list[str] = inspect.signature(SanaPipeline.__call__).parameters["complex_human_instruction"].default
 """What the pipeline writes before every prompt, and before nothing else."""

@@ -9,7 +9,7 @@ from transformers import CLIPTextModel
 
 from ddspo.backbones import _tiny
 from ddspo.backbones.base import Backbone
-from ddspo.policy_pairs.base import Condition
+from ddspo.conditions import Condition
 
 
 class SD(Backbone):

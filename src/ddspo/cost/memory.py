@@ -59,7 +59,7 @@ def in_training(recipe: Recipe, backbone: Backbone) -> Device:
         policies = Policies.of(backbone, recipe.adaptation, seed=0, reference=recipe.reference)
     held = [policies.trained, *policies.behaviours.values()]
     beside = 0
-    if pretrains(recipe):
+    if recipe.pretrains:
         whole = recipe.pretrain.adaptation.saves_pipeline
         beside = BRANCHES * base if whole else in_pretraining(recipe).trained_bytes
     trained = size(parameter for group in policies.groups().values() for parameter in group)
@@ -100,11 +100,6 @@ def _device(kind: type[D], backbone: Backbone, held: Held, settings: Optimisatio
         average_bytes=average,
         total_bytes=frozen + others + 4 * trained + average,
     )
-
-
-def pretrains(recipe: Recipe) -> bool:
-    """Whether winner and loser have to be made first."""
-    return "winner" in recipe.policy_pair.policies
 
 
 def size(tensors: Iterable[Tensor]) -> int:

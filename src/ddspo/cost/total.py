@@ -14,7 +14,6 @@ from ddspo.cost.memory import (
     in_pretraining,
     in_training,
     model_outline,
-    pretrains,
     size,
 )
 from ddspo.cost.work import Work, condition_shapes, count_work, forward_flops
@@ -66,7 +65,7 @@ def cost(recipe: Recipe) -> Cost:
         work = count_work(recipe, backbone, forward_flops(backbone, condition))
     latents = work.pairs * BRANCHES * torch.Size(backbone.latent_shape).numel() * HALF
     read = 1 + (recipe.states if recipe.draw.states == "visited" else 0)
-    pretraining = in_pretraining(recipe) if pretrains(recipe) else None
+    pretraining = in_pretraining(recipe) if recipe.pretrains else None
     device = in_training(recipe, backbone)
     return Cost(
         work=work,

@@ -10,12 +10,13 @@ from typing_extensions import Doc
 
 from ddspo.backbones._sampler import sampling_with
 from ddspo.backbones.base import Backbone
-from ddspo.cost.memory import BRANCHES, pretrains
+from ddspo.conditions import Condition
+from ddspo.cost.memory import BRANCHES
 from ddspo.errors import InputError
-from ddspo.policy_pairs.base import Condition
 from ddspo.prompts.reading import read_prompts
 from ddspo.recipe import Recipe
-from ddspo.stages.evaluate import MODELS, Evaluation
+from ddspo.run_folder import MODELS
+from ddspo.stages.evaluate import Evaluation
 from ddspo.stages.import_pairs import Dataset
 from ddspo.training.validation import Validation
 
@@ -48,7 +49,7 @@ def count_work(recipe: Recipe, backbone: Backbone, flops: int) -> Work:
     sampling, training = recipe.sample, recipe.train
     seen = training.steps * training.batch
     first = recipe.pretrain.train
-    pretrain = BRANCHES * first.steps * first.batch if pretrains(recipe) else 0
+    pretrain = BRANCHES * first.steps * first.batch if recipe.pretrains else 0
     pairs = _imported(recipe.dataset) if recipe.dataset else sampling.most
     every = pairs * (1 + recipe.rounds)
     samples = 0 if recipe.dataset else sampling.samples * (1 + recipe.rounds)

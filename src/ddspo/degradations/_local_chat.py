@@ -21,9 +21,9 @@ from transformers import (
     LogitsProcessorList,
 )
 
-from ddspo.backbones.base import local
 from ddspo.degradations._chat import Ask, Engine, Reply, Sampling
 from ddspo.errors import InputError
+from ddspo.places import local
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar
 from annotated_types import Ge, Gt
 from typing_extensions import Doc
 
-from ddspo import draws
+from ddspo import randomness
 from ddspo.degradations._answers import Answers, answers, usual_place
 from ddspo.degradations._chat import Ask, Engine, Instructions, Sampling, judge, question
 from ddspo.degradations._endpoint import Endpoint
@@ -99,7 +99,7 @@ class LLM(Degradation):
         return "" if outcome in ("usable", "empty") else f" (such as {self._examples[outcome][:80]!r})"
 
     def _ask(self, prompt: str, seed: int, attempt: int) -> Ask:
-        seed = draws.stable_seed(seed, "llm", attempt) % 2**31  # servers read 32 bits
+        seed = randomness.stable_seed(seed, "llm", attempt) % 2**31  # servers read 32 bits
         return Ask(prompt, question(self.instructions, prompt, self.variants), seed)
 
     def _replies(self, asks: Sequence[Ask], kept: Answers) -> list[str]:

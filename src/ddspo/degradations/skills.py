@@ -10,12 +10,12 @@ import numpy as np
 from annotated_types import Gt, MinLen
 from typing_extensions import Doc
 
-from ddspo.backbones.base import local
 from ddspo.degradations._edits import SKILLS, Edit, edits
 from ddspo.degradations._failures import failure_rates
 from ddspo.degradations._reading import WORD
 from ddspo.degradations.base import Degradation, Degraded
 from ddspo.degradations.remove_words import RemoveWords
+from ddspo.places import local
 from ddspo.prompts.reading import read_prompts
 
 

@@ -11,9 +11,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ddspo.backbones.base import DTYPES, PACKAGE, Backbone, Model, local
+from ddspo.backbones.base import DTYPES, Backbone, Model
 from ddspo.errors import InputError
 from ddspo.exports._keys import Adapter, from_diffusers
+from ddspo.places import PACKAGE, local
 
 Dtype = Literal["fp32", "bf16", "fp16"]
 LORA = "pytorch_lora_weights.safetensors"

@@ -1,11 +1,24 @@
-"""How sure a difference is."""
+"""Means of scores, and how sure a difference is."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import sqrt
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+def overall(tags: Sequence[str], scores: Sequence[float]) -> float:
+    """Mean of the tag scores, each the mean over its samples."""
+    return float(np.mean(list(by_tag(tags, scores).values())))
+
+
+def by_tag(tags: Sequence[str], scores: Sequence[float]) -> dict[str, float]:
+    """Mean score of each tag, in order of first appearance."""
+    groups: dict[str, list[float]] = {}
+    for tag, score in zip(tags, scores, strict=True):
+        groups.setdefault(tag, []).append(score)
+    return {tag: float(np.mean(values)) for tag, values in groups.items()}
 
 
 def paired_bootstrap(

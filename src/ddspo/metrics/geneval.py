@@ -118,16 +118,3 @@ def relations(box: Box, other: Box, margin: float = 0.1) -> set[str]:
     dx, dy = revised / np.linalg.norm(offset)
     names = {"left of": -dx, "right of": dx, "above": -dy, "below": dy}
     return {name for name, component in names.items() if component > 0.5}
-
-
-def overall(tags: Sequence[str], scores: Sequence[float]) -> float:
-    """Mean of the tag scores, each the mean over its samples."""
-    return float(np.mean(list(by_tag(tags, scores).values())))
-
-
-def by_tag(tags: Sequence[str], scores: Sequence[float]) -> dict[str, float]:
-    """Mean score of each tag, in order of first appearance."""
-    groups: dict[str, list[float]] = {}
-    for tag, score in zip(tags, scores, strict=True):
-        groups.setdefault(tag, []).append(score)
-    return {tag: float(np.mean(values)) for tag, values in groups.items()}

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ddspo import draws
+from ddspo import randomness
 
 Places = NDArray[np.int64]
 
@@ -53,7 +53,9 @@ class Order:
 
     def _permuted(self, visit: int, number: int, size: int) -> Places:
         # The first window's seed does not name it: a store of one window is shuffled as one table.
-        return draws.permutation(size, draws.stable_seed(self.seed, visit, "order", *([number] if number else [])))
+        return randomness.permutation(
+            size, randomness.stable_seed(self.seed, visit, "order", *([number] if number else []))
+        )
 
     def _numbers(self, shards: Places, inside: Places) -> Places:
         """Numbers of pairs from their places in some shards, laid end to end."""
@@ -81,7 +83,7 @@ def _windows(order: Order, visit: int) -> Windows:
     count = len(order.sizes)
     shards = np.arange(count)
     if count > order.window:
-        shards = np.random.default_rng(draws.stable_seed(order.seed, visit, "shards")).permutation(count)
+        shards = np.random.default_rng(randomness.stable_seed(order.seed, visit, "shards")).permutation(count)
     groups = [np.sort(shards[first : first + order.window]) for first in range(0, count, order.window)]
     of = np.empty(count, np.int64)
     of[shards] = np.arange(count) // order.window

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from ddspo import draws
+from ddspo import randomness
 from ddspo.errors import InputError
 from ddspo.maths.pair import Pair
 from ddspo.pairs.data import PairData, Pairs, States
@@ -97,7 +97,7 @@ class PairStore(Pairs):
                 ids = pq.read_table(shard.path, columns=["id"])["id"].to_pylist()
             except (pa.ArrowException, OSError) as error:
                 raise Damaged(f"{shard.path}: no parquet file: {str(error).splitlines()[0]}") from None
-            seen[first : first + len(ids)] = [draws.stable_seed(each) for each in ids]
+            seen[first : first + len(ids)] = [randomness.stable_seed(each) for each in ids]
         order = np.argsort(seen, kind="stable")
         again = order[1:][seen[order[1:]] == seen[order[:-1]]]
         if len(again):

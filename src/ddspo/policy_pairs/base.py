@@ -1,17 +1,13 @@
 """What a policy pair is: reference and target predictions for a noised pair of latents."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol
 
 from torch import Tensor
 
+from ddspo.conditions import Condition
 from ddspo.maths.pair import Pair
-from ddspo.maths.paths import NoisePath
-
-Condition = Mapping[str, Tensor]
-"""A denoiser's own keyword arguments for a batch of prompts, each [B, ...]."""
+from ddspo.pairs.view import View
 
 
 class Supervision(NamedTuple):
@@ -19,27 +15,6 @@ class Supervision(NamedTuple):
 
     reference: Pair[Tensor]
     target: Pair[Tensor]
-
-
-@dataclass(frozen=True)
-class View:
-    """One noised batch of B pairs: latents x0, the noise and times of both branches, x_t, and the two conditions.
-
-    `degraded` is empty where the pairs have no degraded prompts.
-    """
-
-    x0: Pair[Tensor]
-    noise: Pair[Tensor]
-    t: Tensor
-    x_t: Pair[Tensor]
-    condition: Condition
-    degraded: Condition
-    path: NoisePath
-
-    @property
-    def one_latent(self) -> bool:
-        """Whether both branches look at the very same noised latent."""
-        return self.x_t.win is self.x_t.lose
 
 
 class Frozen(Protocol):

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 
 from ddspo.maths.pair import Pair
-from ddspo.policy_pairs.base import Frozen, PolicyPair, Supervision, View
+from ddspo.pairs.view import View
+from ddspo.policy_pairs.base import Frozen, PolicyPair, Supervision
 
 
 @dataclass(frozen=True)

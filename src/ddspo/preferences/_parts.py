@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from ddspo import draws
+from ddspo import randomness
 from ddspo.preferences._rows import LeftOut
 from ddspo.preferences.base import Preference
 
@@ -76,7 +76,7 @@ def unique(found: Iterator[Preference | LeftOut]) -> Iterator[Candidate | LeftOu
             yield each
             continue
         win, lose = (side.key for side in each.sides)
-        key = draws.stable_seed(each.prompt, win, lose)
+        key = randomness.stable_seed(each.prompt, win, lose)
         if win == lose:
             yield LeftOut(each.place, ALIKE, "")
         elif key in seen:

@@ -1,27 +1,23 @@
 """Reads a dataset of the hub, or a folder laid out as one, through `datasets`: streamed, and no code of it is run."""
 
 import re
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from ddspo.backbones.base import local
 from ddspo.errors import InputError
+from ddspo.places import local
 from ddspo.prompts.files import READERS, Columns, Rows, has_columns, present, reason, suffix
-
-if TYPE_CHECKING:
-    from ddspo.prompts.source import Source
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def is_dataset(source: "Source") -> bool:
+def is_dataset(path: str, split: str | None) -> bool:
     """Whether a source is a dataset: it names a split, or its path can only be a hub id, and not a missing file."""
-    hub_like = _HUB_ID.fullmatch(source.path) and suffix(source.path) not in READERS.keys() - {""}
-    return source.split is not None or (bool(hub_like) and local(source.path) is None)
+    hub_like = _HUB_ID.fullmatch(path) and suffix(path) not in READERS.keys() - {""}
+    return split is not None or (bool(hub_like) and local(path) is None)
 
 
-def read_dataset(source: "Source", columns: Columns) -> Rows:
+def read_dataset(path: str, config: str | None, split: str, revision: str | None, columns: Columns) -> Rows:
     """The rows of one split.
 
     Raises:
@@ -29,10 +25,9 @@ def read_dataset(source: "Source", columns: Columns) -> Rows:
     """
     from datasets import load_dataset
 
-    split = source.split or "train"
-    name = f"{source.path}[{split}]"
+    name = f"{path}[{split}]"
     try:
-        data = load_dataset(source.path, source.config, split=split, revision=source.revision, streaming=True)
+        data = load_dataset(path, config, split=split, revision=revision, streaming=True)
         found = data.column_names or list(next(iter(data.decode(False)), {}))
         has_columns(name, columns, found)
         chosen = found if columns.read is None else [each for each in found if each in columns.read]

@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from ddspo.backbones.base import PACKAGE, local
 from ddspo.errors import InputError
+from ddspo.places import PACKAGE, local
 from ddspo.rows import Row, json_row
 
 Rows = Iterator[tuple[str, Row]]

@@ -9,9 +9,9 @@ from itertools import islice
 from typing import Any
 
 from ddspo.errors import InputError
-from ddspo.prompts.conditions import Condition
-from ddspo.prompts.dataset import is_dataset, read_dataset
+from ddspo.prompts.dataset import read_dataset
 from ddspo.prompts.files import Columns, Rows, find, read
+from ddspo.prompts.filters import Filter
 from ddspo.prompts.language import Language
 from ddspo.prompts.seen import Seen
 from ddspo.prompts.source import Source
@@ -80,10 +80,10 @@ class Reading:
 
     def _rows(self) -> Rows:
         source = self.source
-        needed = {source.column, *(each.column for each in source.conditions)} | ({source.id or "id"} - {"id"})
+        needed = {source.column, *(each.column for each in source.filters)} | ({source.id or "id"} - {"id"})
         columns = Columns(frozenset(needed), None if self.whole else frozenset({*needed, "id"}))
-        if is_dataset(source):
-            yield from read_dataset(source, columns)
+        if source.is_dataset:
+            yield from read_dataset(source.path, source.config, source.split or "train", source.revision, columns)
             return
         for option in ("config", "revision"):
             if getattr(source, option):
@@ -123,13 +123,13 @@ class _Choice:
     """Which rows are used; the cheap questions come first."""
 
     source: Source
-    conditions: tuple[Condition, ...]
+    filters: tuple[Filter, ...]
     language: Language | None
     seen: Seen = field(default_factory=Seen)
 
     @classmethod
     def of(cls, source: Source) -> "_Choice":
-        return cls(source, source.conditions, Language(source.language) if source.language else None)
+        return cls(source, source.filters, Language(source.language) if source.language else None)
 
     def __call__(self, row: Row, place: str) -> str:
         """The outcome of a row.
@@ -138,7 +138,7 @@ class _Choice:
             InputError: It is no prompt, and no option leaves it out.
         """
         source = self.source
-        if not all(condition.holds(row, place) for condition in self.conditions):
+        if not all(each.holds(row, place) for each in self.filters):
             return "not meeting prompts.where"
         prompt = _text(row.get(source.column), source.column, place)
         words = prompt.split()

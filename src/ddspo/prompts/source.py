@@ -8,9 +8,9 @@ from annotated_types import Ge, Gt
 from typing_extensions import Doc
 
 from ddspo.errors import InputError
-from ddspo.prompts.conditions import Condition
 from ddspo.prompts.dataset import is_dataset
 from ddspo.prompts.files import find, fingerprint, is_url
+from ddspo.prompts.filters import Filter
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,14 @@ class Source:
                 raise InputError(f"prompts: min_{unit} {least} is above max_{unit} {most}: exchange them")
 
     @property
-    def conditions(self) -> tuple[Condition, ...]:
+    def filters(self) -> tuple[Filter, ...]:
         """`where`, read."""
-        return tuple(map(Condition.read, self.where))
+        return tuple(map(Filter.read, self.where))
+
+    @property
+    def is_dataset(self) -> bool:
+        """Whether `datasets` reads it, and not a file after the other."""
+        return is_dataset(self.path, self.split)
 
     def description(self) -> dict[str, Any]:
         """What its rows depend on: options that are not left at their default, and what the files hold.
@@ -66,6 +71,6 @@ class Source:
         found: dict[str, Any] = {name: value for name, (value, default) in options.items() if value != default}
         if self.where:
             found["where"] = list(self.where)  # as the manifest gives it back
-        if is_dataset(self) or is_url(self.path):
+        if self.is_dataset or is_url(self.path):
             return found
         return found | {"path": fingerprint(find(self.path, "prompts"))}

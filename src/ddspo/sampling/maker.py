@@ -22,9 +22,9 @@ from ddspo.pairs.shards import DEGRADED, Origin, state_columns
 from ddspo.pairs.writer import PairWriter, begin, finish
 from ddspo.progress import Progress
 from ddspo.rows import Row
-from ddspo.sampling.making import generate, label
 from ddspo.sampling.options import Labels, Sampling
 from ddspo.sampling.plan import Plan
+from ddspo.sampling.samples import generate, label
 
 LABELLED: dict[str, pa.DataType] = {
     **{"win_seed": pa.int64(), "lose_seed": pa.int64(), "win_score": pa.float64(), "lose_score": pa.float64()},

@@ -6,7 +6,7 @@ from itertools import count, islice
 from pathlib import Path
 from typing import NamedTuple
 
-from ddspo import draws
+from ddspo import randomness
 from ddspo.errors import InputError
 from ddspo.pairs.writer import PairWriter
 from ddspo.rows import Row, each_row
@@ -71,14 +71,14 @@ class Plan:
 
     def _row(self, prompt: Row, name: str) -> Row:
         labels = self.settings.labels
-        start = {"id": name, "prompt": prompt["prompt"], "visits": draws.stable_seed(self.seed, name, "visits")}
+        start = {"id": name, "prompt": prompt["prompt"], "visits": randomness.stable_seed(self.seed, name, "visits")}
         if labels:
             fault = labels.judge.check(prompt)
             if fault:
                 raise InputError(f"prompts: {prompt['id']}: {fault}: give a row that sample.labels.judge can read")
-            seeds = [draws.stable_seed(self.seed, name, "candidate", each) for each in range(labels.candidates)]
+            seeds = [randomness.stable_seed(self.seed, name, "candidate", each) for each in range(labels.candidates)]
             return start | {"item": prompt, "seeds": seeds}
         variants = prompt["degraded"]
-        chosen = variants[draws.stable_seed(self.seed, name, "variant") % len(variants)]
+        chosen = variants[randomness.stable_seed(self.seed, name, "variant") % len(variants)]
         drawn = {"degraded": chosen["text"], "kind": chosen["kind"]}
-        return start | drawn | {"seed": draws.stable_seed(self.seed, name, "latent")}
+        return start | drawn | {"seed": randomness.stable_seed(self.seed, name, "latent")}

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
-from ddspo import draws
+from ddspo import randomness
 from ddspo.degradations.base import Degradation, Degraded
 from ddspo.errors import InputError
 from ddspo.files import write_rows, writing_rows
@@ -58,7 +58,7 @@ def nothing_left(degradation: Degradation, count: int) -> InputError:
 
 
 def _rows(prompts: Sequence[Row], degradation: Degradation, seed: int) -> Iterable[Row]:
-    seeds = [draws.stable_seed(seed, row["id"], "degrade") for row in prompts]
+    seeds = [randomness.stable_seed(seed, row["id"], "degrade") for row in prompts]
     every = degradation([row["prompt"] for row in prompts], seeds)
     for row, variants, own in zip(prompts, every, seeds, strict=True):
         _check(degradation, row["prompt"], variants)

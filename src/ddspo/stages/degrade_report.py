@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from ddspo import draws
+from ddspo import randomness
 from ddspo.backbones.base import Backbone
 from ddspo.degradations.base import overlap
 from ddspo.errors import InputError
@@ -62,7 +62,7 @@ class _Kind:
         """Count a variant; those of the smallest hashes are chosen, so that order and neighbours do not matter."""
         self.variants += 1
         self.kept += overlap(item.prompt, item.text)
-        entry = (-draws.stable_seed(item.id, item.text), item)
+        entry = (-randomness.stable_seed(item.id, item.text), item)
         (heapq.heappush if len(self.chosen) < at_most else heapq.heappushpop)(self.chosen, entry)
 
     @property
@@ -136,13 +136,13 @@ def _gap(measure: Measure, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
     """Gaps [times, 2 items] of some items to their degraded and to the empty prompt, on both samples of each."""
     backbone, path = measure.backbone, measure.backbone.path
     prompts, degraded = [item.prompt for item in items] * 2, [item.text for item in items] * 2
-    seeds = [draws.stable_seed(measure.seed, item.id, item.text, "gap") for item in items] * 2
+    seeds = [randomness.stable_seed(measure.seed, item.id, item.text, "gap") for item in items] * 2
     x0 = backbone.generate(prompts[: len(items)] + degraded[: len(items)], seeds, measure.steps, measure.guidance)
     conditions = [backbone.encode(texts) for texts in (prompts, degraded, [""] * len(prompts))]
     rows = []
     for u in TIMES:
         t = path.times(torch.full((len(x0),), u)).to(x0.device)
-        noise = draws.normal([draws.stable_seed(seed, str(u)) for seed in seeds], x0.shape[1:]).to(x0.device)
+        noise = randomness.normal([randomness.stable_seed(seed, str(u)) for seed in seeds], x0.shape[1:]).to(x0.device)
         x_t = path.noise(x0, noise, t)
         whole, poorer, empty = (backbone.predict(backbone.denoiser, x_t, t, each) for each in conditions)
         rows.append(torch.stack([target_gap(whole, poorer), target_gap(whole, empty)]).cpu())

@@ -19,18 +19,17 @@ from annotated_types import Ge, Gt, MinLen
 from PIL import Image
 from typing_extensions import Doc
 
-from ddspo import draws
-from ddspo.backbones.base import Backbone, local
+from ddspo import randomness
+from ddspo.backbones.base import Backbone
 from ddspo.errors import InputError
 from ddspo.files import replace_atomically, write_json, write_rows
 from ddspo.maths.frechet import frechet_distance
+from ddspo.maths.statistics import overall
 from ddspo.metrics.base import Metric, Score
-from ddspo.metrics.geneval import overall
+from ddspo.places import local
 from ddspo.progress import Progress
 from ddspo.rows import Row, read_rows
 from ddspo.run_folder import RunFolder
-
-MODELS = ("base", "aligned")
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,7 @@ class Evaluate:
 
 def image_seed(seed: int, split: str, item: Row, index: int) -> int:
     """The seed of a prompt's image number `index`, the same for every model and scale."""
-    return draws.stable_seed(seed, split, item["id"], index, "image")
+    return randomness.stable_seed(seed, split, item["id"], index, "image")
 
 
 def best(curve: Mapping[float, float]) -> float:

@@ -8,7 +8,7 @@ from typing import Annotated
 from accelerate import Accelerator
 from typing_extensions import Doc
 
-from ddspo import draws
+from ddspo import randomness
 from ddspo.adaptations.base import Adaptation
 from ddspo.adaptations.lora import LoRA
 from ddspo.agreement import agree
@@ -18,10 +18,11 @@ from ddspo.maths.pair import Pair
 from ddspo.pairs.data import Pairs
 from ddspo.progress import Progress
 from ddspo.run_folder import RunFolder
-from ddspo.training.batches import Batches, conditions_of
+from ddspo.training.batches import Batches
 from ddspo.training.drawing import Drawing
 from ddspo.training.fit import Fit, Optimisation
 from ddspo.training.imitation import Imitators, imitation_step
+from ddspo.training.texts import conditions_of
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def pretrain(
     agree(lambda: data.verify(backbone.latent_shape, accelerator.process_index, accelerator.num_processes))
     backbone.to(accelerator.device)
     adaptation = settings.adaptation
-    seeds = Pair("winner", "loser").map(lambda who: draws.stable_seed(seed, "adapter", who) % 2**32)
+    seeds = Pair("winner", "loser").map(lambda who: randomness.stable_seed(seed, "adapter", who) % 2**32)
     imitators = Imitators.of(backbone, adaptation, seeds)
     conditions = conditions_of(backbone, data.texts(), settings.train.encode)
     fit = Fit(
@@ -61,7 +62,7 @@ def pretrain(
             data,
             conditions,
             settings.train.batch,
-            draws.stable_seed(seed, "pretrain"),
+            randomness.stable_seed(seed, "pretrain"),
             backbone.path,
             Drawing(noise="independent"),
         ),

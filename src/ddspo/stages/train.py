@@ -8,7 +8,7 @@ from itertools import chain
 
 from accelerate import Accelerator
 
-from ddspo import draws
+from ddspo import randomness
 from ddspo.adaptations.base import Adaptation
 from ddspo.agreement import agree
 from ddspo.backbones.base import Backbone
@@ -18,15 +18,16 @@ from ddspo.objectives.base import Objective
 from ddspo.pairs.data import Pairs
 from ddspo.policy_pairs.base import PolicyPair
 from ddspo.progress import Progress
-from ddspo.references.base import Reference
-from ddspo.references.frozen import FrozenReference
+from ddspo.reference_policies.base import Reference
+from ddspo.reference_policies.frozen import FrozenReference
 from ddspo.run_folder import RunFolder
-from ddspo.training.batches import Batches, conditions_of
+from ddspo.training.batches import Batches
 from ddspo.training.drawing import PLAIN, Drawing, check_drawing
 from ddspo.training.fit import Fit, Optimisation
 from ddspo.training.on_policy import Remaking
 from ddspo.training.policies import Policies, Pretrained
 from ddspo.training.steps import preference_step
+from ddspo.training.texts import conditions_of
 from ddspo.training.validation import Validator
 
 
@@ -98,7 +99,7 @@ def train(
     pretrained = Pretrained(method.pretrained, run.policies) if method.pretrained else None
     validator = method.validator(backbone) if method.validator else None
     policies = Policies.of(
-        backbone, method.adaptation, draws.stable_seed(seed, "adapter") % 2**32, pretrained, method.reference
+        backbone, method.adaptation, randomness.stable_seed(seed, "adapter") % 2**32, pretrained, method.reference
     )
     fit = Fit(
         name="train",

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ddspo.maths.timesteps import linear
+from ddspo.maths.quantiles import linear
 from ddspo.timesteps.base import Timesteps
 
 

@@ -7,7 +7,7 @@ from annotated_types import Gt
 from torch import Tensor
 from typing_extensions import Doc
 
-from ddspo.maths.timesteps import logit_normal
+from ddspo.maths.quantiles import logit_normal
 from ddspo.timesteps.base import Timesteps
 
 

@@ -7,7 +7,7 @@ from annotated_types import Gt
 from torch import Tensor
 from typing_extensions import Doc
 
-from ddspo.maths.timesteps import sigmoid
+from ddspo.maths.quantiles import sigmoid
 from ddspo.timesteps.base import Timesteps
 
 

@@ -1,85 +1,23 @@
 """Pairs of latents with their cached conditions, and what is drawn for them at each update."""
 
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-import psutil
 import torch
 from torch import Tensor
 
-from ddspo import draws
-from ddspo.backbones.base import Backbone
+from ddspo import randomness
 from ddspo.errors import InputError
 from ddspo.maths.pair import Pair
 from ddspo.maths.paths import NoisePath
 from ddspo.pairs.data import PairData, Pairs
 from ddspo.pairs.order import Order
-from ddspo.policy_pairs.base import Condition, View
+from ddspo.pairs.view import View
 from ddspo.training.drawing import PLAIN, Drawing
-
-ENCODED_AT_ONCE = 64
-
-FREE = 0.8
-"""Share of the free memory that the conditions of all processes may take."""
-
-Encode = Literal["before", "during"]
-"""When texts are encoded: before training, all kept in main memory, or during it."""
-
-
-class Conditions:
-    """Every text's condition, encoded once: within a step no text encoder runs.
-
-    Raises:
-        InputError: They do not fit into the memory that is free.
-    """
-
-    def __init__(self, backbone: Backbone, texts: Iterable[str]) -> None:
-        unique = sorted(_fitting(texts, sum(rows.nbytes for rows in backbone.encode([""]).values())))
-        self._rows = {text: row for row, text in enumerate(unique)}
-        parts = [backbone.encode(unique[i : i + ENCODED_AT_ONCE]) for i in range(0, len(unique), ENCODED_AT_ONCE)]
-        self._table = {name: torch.cat([part[name].cpu() for part in parts]) for name in parts[0]}
-
-    def of(self, texts: Sequence[str], device: torch.device) -> Condition:
-        """The condition of some texts, on a device."""
-        rows = torch.tensor([self._rows[text] for text in texts])
-        return {name: table[rows].to(device) for name, table in self._table.items()}
-
-
-@dataclass(frozen=True)
-class ConditionsOnDemand:
-    """Every text's condition, encoded when it is asked for: nothing is kept, and the text encoders stay at work."""
-
-    backbone: Backbone
-
-    def of(self, texts: Sequence[str], device: torch.device) -> Condition:
-        """The condition of some texts, on a device; each different text is encoded once."""
-        unique = sorted(set(texts))
-        rows = torch.tensor([unique.index(text) for text in texts], device=self.backbone.device)
-        return {name: table[rows].to(device) for name, table in self.backbone.encode(unique).items()}
-
-
-def conditions_of(backbone: Backbone, texts: Iterable[str], encode: Encode) -> Conditions | ConditionsOnDemand:
-    """The conditions of a training's texts, encoded before or during it."""
-    return Conditions(backbone, texts) if encode == "before" else ConditionsOnDemand(backbone)
-
-
-def _fitting(texts: Iterable[str], each: int) -> set[str]:
-    """Different texts, as long as conditions of `each` bytes leave some memory free."""
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    most = int(psutil.virtual_memory().available * FREE / processes / each)
-    unique: set[str] = set()
-    for text in texts:
-        unique.add(text)
-        if len(unique) > most:
-            raise InputError(
-                f"train.encode: before: more than {most} texts, each with a condition of {each / 2**10:.0f} KiB, do "
-                "not fit into the memory that is free: use train.encode=during"
-            )
-    return unique
+from ddspo.training.texts import EncodedTexts, TextsOnDemand
 
 
 class Prompts(NamedTuple):
@@ -103,7 +41,7 @@ class Batches:
     """
 
     data: Pairs
-    conditions: Conditions | ConditionsOnDemand
+    conditions: EncodedTexts | TextsOnDemand
     size: int
     seed: int
     path: NoisePath
@@ -154,7 +92,7 @@ class Batches:
         known = self._prompts(shards)
         if len(known.rows) < 2:
             raise InputError("draw.other_prompts: the pairs in memory have one prompt: raise train.window")
-        ahead = 1 + draws.stable_seed(self.seed, name, "which prompt") % (len(known.rows) - 1)
+        ahead = 1 + randomness.stable_seed(self.seed, name, "which prompt") % (len(known.rows) - 1)
         return known.rows[(known.places[prompt] + ahead) % len(known.rows)]
 
     def _prompts(self, shards: tuple[int, ...]) -> Prompts:
@@ -192,11 +130,11 @@ class Batches:
         return Pair(win, self.path.noise(x0.lose, noise.lose, t) if x0.lose is not x0.win else win)
 
     def _uniform(self, names: Sequence[str], purpose: str) -> Tensor:
-        return draws.uniform([draws.stable_seed(self.seed, name, purpose) for name in names])
+        return randomness.uniform([randomness.stable_seed(self.seed, name, purpose) for name in names])
 
     def _normal(self, names: Sequence[str], purpose: str, like: Tensor) -> Tensor:
-        seeds = [draws.stable_seed(self.seed, name, purpose) for name in names]
-        return draws.normal(seeds, like.shape[1:]).to(like.device)
+        seeds = [randomness.stable_seed(self.seed, name, purpose) for name in names]
+        return randomness.normal(seeds, like.shape[1:]).to(like.device)
 
     @cached_property
     def _order(self) -> Order:

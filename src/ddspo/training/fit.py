@@ -16,14 +16,15 @@ from typing_extensions import Doc
 from ddspo.adaptations.base import recompute_activations
 from ddspo.errors import InputError, Stopped
 from ddspo.objectives.base import Loss
-from ddspo.policy_pairs.base import View
+from ddspo.pairs.view import View
 from ddspo.progress import Progress
 from ddspo.run_folder import RunFolder
 from ddspo.training.average import Average
-from ddspo.training.batches import Encode, mean_over
+from ddspo.training.batches import mean_over
 from ddspo.training.checkpoints import Checkpoints, deep, flat
 from ddspo.training.guards import Guards, best, fault
 from ddspo.training.log import Log
+from ddspo.training.texts import Encode
 from ddspo.training.validation import Validator
 
 Step = Callable[[View], Loss]

@@ -6,10 +6,11 @@ from torch import Tensor, nn
 
 from ddspo.adaptations.base import Adaptation, Behaviour
 from ddspo.backbones.base import Backbone
+from ddspo.conditions import Condition
 from ddspo.maths.pair import Pair
 from ddspo.maths.reward import mean_square
 from ddspo.objectives.base import Loss
-from ddspo.policy_pairs.base import Condition, View
+from ddspo.pairs.view import View
 
 
 @dataclass

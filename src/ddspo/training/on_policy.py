@@ -13,7 +13,7 @@ from ddspo.agreement import agree
 from ddspo.backbones.base import Backbone
 from ddspo.errors import InputError
 from ddspo.pairs.store import PairStore
-from ddspo.policy_pairs.base import View
+from ddspo.pairs.view import View
 from ddspo.progress import Progress
 from ddspo.run_folder import RunFolder
 from ddspo.sampling.maker import PairMaker

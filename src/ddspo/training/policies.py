@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from ddspo.adaptations.base import Adaptation, Behaviour
 from ddspo.backbones.base import Backbone
-from ddspo.policy_pairs.base import Condition
-from ddspo.references.base import Reference
-from ddspo.references.frozen import FrozenReference
+from ddspo.conditions import Condition
+from ddspo.reference_policies.base import Reference
+from ddspo.reference_policies.frozen import FrozenReference
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from torch import Tensor
 
 from ddspo.maths.pair import Pair, cat, split
 from ddspo.objectives.base import Loss, Objective
-from ddspo.policy_pairs.base import PolicyPair, View
+from ddspo.pairs.view import View
+from ddspo.policy_pairs.base import PolicyPair
 from ddspo.training.drawing import PLAIN, Drawing, anchor, in_space
 from ddspo.training.policies import Policies
 

@@ -14,12 +14,12 @@ from annotated_types import Ge, Gt
 from PIL import Image
 from typing_extensions import Doc
 
-from ddspo import draws
+from ddspo import randomness
 from ddspo.backbones.base import Backbone
 from ddspo.errors import InputError
 from ddspo.files import replace_atomically, write_rows
+from ddspo.maths.statistics import overall
 from ddspo.metrics.base import Metric
-from ddspo.metrics.geneval import overall
 from ddspo.rows import Row
 from ddspo.training.trackers import show
 
@@ -107,7 +107,7 @@ class Validator:
         with undisturbed(self.backbone), self.accelerator.autocast():
             for first in range(0, len(self.items), self.settings.batch):
                 part = self.items[first : first + self.settings.batch]
-                seeds = [draws.stable_seed(self.seed, item["id"], "validation") for item in part]
+                seeds = [randomness.stable_seed(self.seed, item["id"], "validation") for item in part]
                 prompts = [item["prompt"] for item in part]
                 latents = self.backbone.generate(prompts, seeds, self.settings.steps, self.settings.guidance)
                 images += self.backbone.decode(latents)

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from ddspo import draws
+from ddspo import randomness
 from ddspo.errors import InputError
 from ddspo.files import write_rows
 from ddspo.maths.statistics import wilson_interval
+from ddspo.pages.scores import paired
 from ddspo.rows import Row, read_rows
-from ddspo.run_folder import RunFolder
-from ddspo.stages._scores import MODELS, paired
+from ddspo.run_folder import MODELS, RunFolder
 
 SIDES = ("left", "right")
 TIE = "tie"
@@ -41,7 +41,7 @@ class Comparison:
 
     def model(self, side: str) -> str:
         """Who is shown on a side: always the same, and nothing that the page holds tells."""
-        return MODELS[(draws.stable_seed(self.seed, self.id, "left side") + SIDES.index(side)) % 2]
+        return MODELS[(randomness.stable_seed(self.seed, self.id, "left side") + SIDES.index(side)) % 2]
 
     def row(self, verdict: str) -> Row:
         """A vote as it is kept; `verdict` is a model or a tie."""
@@ -77,7 +77,7 @@ class Ballot:
         if not pairs:
             raise InputError(f"{run.scores}: no image was judged for both models: run `ddspo evaluate --fresh`")
         found = [_comparison(run, pair) for pair in pairs]
-        found.sort(key=lambda one: (one.index, draws.stable_seed(one.seed, one.id, "order")))
+        found.sort(key=lambda one: (one.index, randomness.stable_seed(one.seed, one.id, "order")))
         ballot = cls(run, tuple(found))
         ballot.verdicts()
         return ballot

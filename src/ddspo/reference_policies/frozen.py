@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ddspo.references.base import Reference
+from ddspo.reference_policies.base import Reference
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddspo import draws
+from ddspo import randomness
 from ddspo.backbones._visited import Visited, visiting
 from ddspo.backbones.base import Backbone
 from ddspo.errors import InputError
@@ -71,7 +71,7 @@ def calls_to_keep(backbone: Backbone, rows: Sequence[Row], settings: Sampling) -
     One u a pair spreads its states evenly, and makes any call as likely as any other.
     """
     calls, kept = backbone.evaluations(settings.how(backbone)[0], 1.0), settings.states
-    u = draws.uniform([row["visits"] for row in rows])
+    u = randomness.uniform([row["visits"] for row in rows])
     return ((torch.arange(kept) + u[:, None]) * calls / max(kept, 1)).long()
 
 

@@ -9,7 +9,7 @@ from annotated_types import Gt
 from torch import Tensor
 from typing_extensions import Doc
 
-from ddspo.references.base import Reference
+from ddspo.reference_policies.base import Reference
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ddspo.errors import InputError
-from ddspo.stages._ballot import SIDES, TIE, Ballot
+from ddspo.pages.ballot import SIDES, TIE, Ballot
 
 _IMAGE = re.compile(r"/image/([0-9]{1,9})/(left|right)")
 _LONGEST = 1000
@@ -196,6 +196,6 @@ def _policy(nonce: str) -> str:
 
 
 def _page(server: Server) -> str:
-    environment = Environment(loader=PackageLoader("ddspo.stages", "."), autoescape=True, undefined=StrictUndefined)
+    environment = Environment(loader=PackageLoader("ddspo.pages", "."), autoescape=True, undefined=StrictUndefined)
     run = server.ballot.run
     return environment.get_template("vote.html.j2").render(nonce=server.nonce, name=run.path.resolve().name)

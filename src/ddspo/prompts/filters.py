@@ -1,4 +1,4 @@
-"""Conditions on the columns of a row, such as `cfg >= 5`."""
+"""Filters on the columns of a row, such as `cfg >= 5`."""
 
 import operator
 import re
@@ -16,7 +16,7 @@ _SIGNS: dict[str, Callable[[Any, Any], bool]] = {
 }
 
 
-class Condition(NamedTuple):
+class Filter(NamedTuple):
     """One comparison of a column with a number, a text, true, false or null."""
 
     column: str
@@ -24,7 +24,7 @@ class Condition(NamedTuple):
     value: Any
 
     @classmethod
-    def read(cls, text: str) -> "Condition":
+    def read(cls, text: str) -> "Filter":
         """Read `column sign value`.
 
         Raises:

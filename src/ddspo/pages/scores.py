@@ -4,8 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from ddspo.rows import Row
-
-MODELS = ("base", "aligned")
+from ddspo.run_folder import MODELS
 
 
 def paired(rows: Sequence[Row]) -> list[dict[str, Row]]:
@@ -14,3 +13,11 @@ def paired(rows: Sequence[Row]) -> list[dict[str, Row]]:
     for row in rows:
         images[row["item"], row["index"]][row["model"]] = row
     return [images[key] for key in sorted(images) if set(MODELS) <= set(images[key])]
+
+
+def grouped(prompts: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows by their tag, in order of first appearance."""
+    groups: dict[str, list[Row]] = {}
+    for prompt in prompts:
+        groups.setdefault(prompt["tag"], []).append(prompt)
+    return groups

@@ -1,0 +1,30 @@
+"""A noised batch of pairs, as a step sees it."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ddspo.conditions import Condition
+from ddspo.maths.pair import Pair
+from ddspo.maths.paths import NoisePath
+
+
+@dataclass(frozen=True)
+class View:
+    """One noised batch of B pairs: latents x0, the noise and times of both branches, x_t, and the two conditions.
+
+    `degraded` is empty where the pairs have no degraded prompts.
+    """
+
+    x0: Pair[Tensor]
+    noise: Pair[Tensor]
+    t: Tensor
+    x_t: Pair[Tensor]
+    condition: Condition
+    degraded: Condition
+    path: NoisePath
+
+    @property
+    def one_latent(self) -> bool:
+        """Whether both branches look at the very same noised latent."""
+        return self.x_t.win is self.x_t.lose
