@@ -23,9 +23,10 @@ from ddspo.maths.pair import Pair
 from ddspo.objectives.logistic import Logistic
 from ddspo.pairs.data import PairData
 from ddspo.policy_pairs.base import PolicyPair
-from ddspo.training.batches import Batches, Conditions
+from ddspo.training.batches import Batches
 from ddspo.training.policies import Policies
 from ddspo.training.steps import preference_step
+from ddspo.training.texts import EncodedTexts
 
 WARM_UP = 2
 PROMPT, DEGRADED = "a photo of a red cube on a blue sphere", "red sphere"
@@ -75,7 +76,7 @@ def stepper(backbone: Backbone, given: argparse.Namespace) -> "Step":
     latents = latents.map(lambda one: one.repeat(given.pairs, 1, 1, 1).half())
     ids = [f"p{number}" for number in range(given.pairs)]
     data = PairData(ids, [PROMPT] * given.pairs, [DEGRADED] * given.pairs, latents)
-    conditions = Conditions(backbone, [PROMPT, DEGRADED])
+    conditions = EncodedTexts(backbone, [PROMPT, DEGRADED])
     policies = Policies.of(backbone, components.find(Adaptation, given.adaptation)(), 0)
     batches = Batches(data, conditions, given.pairs, 0, backbone.path)
     return Step(policies, components.find(PolicyPair, given.policy_pair)(), batches, given)

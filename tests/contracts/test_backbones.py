@@ -24,10 +24,10 @@ from ddspo.objectives.logistic import Logistic
 from ddspo.pairs.view import View
 from ddspo.policy_pairs.base import PolicyPair
 from ddspo.policy_pairs.training_free import TrainingFree
-from ddspo.training.batches import Conditions, ConditionsOnDemand
 from ddspo.training.imitation import Imitators, imitation_step
 from ddspo.training.policies import Policies, Pretrained
 from ddspo.training.steps import preference_step
+from ddspo.training.texts import EncodedTexts, TextsOnDemand
 
 BACKBONES = components.names(Backbone)
 ADAPTATIONS = components.names(Adaptation)
@@ -110,7 +110,7 @@ def test_prompts_that_lose_their_end_are_named(backbone: Backbone) -> None:
 
 def test_cached_condition_is_fresh(backbone: Backbone) -> None:
     fresh = backbone.encode(PROMPTS[::-1])
-    for conditions in (Conditions(backbone, [*PROMPTS, PROMPTS[0]]), ConditionsOnDemand(backbone)):
+    for conditions in (EncodedTexts(backbone, [*PROMPTS, PROMPTS[0]]), TextsOnDemand(backbone)):
         for name, rows in conditions.of(PROMPTS[::-1], backbone.device).items():
             torch.testing.assert_close(rows, fresh[name])
 
