@@ -1,6 +1,6 @@
 """Images and latents in model space: what a denoiser sees, scaled and shifted."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,26 +13,32 @@ Resize = Literal["crop", "stretch", "pad"]
 """How an image of another shape is made to fit: cut around its centre, distorted, or filled up at its edges."""
 MODES = {"crop": "crop", "stretch": "default", "pad": "fill"}
 """The same in diffusers' words."""
+PIXELS = 1024 * 1024
+"""Of images that go through an autoencoder at once: a layer of 128 channels then takes 512 MiB in single precision."""
 
 
 @dataclass(frozen=True)
 class Autoencoder:
     """A pipeline's autoencoder and image processor: latent = (code - mean) / std * scaling_factor.
 
-    The mean is `shift_factor`, or `latents_mean` for each channel; most models have neither.
+    The mean is `shift_factor`, or `latents_mean` for each channel; most models have neither. However many images it
+    is given, it takes `PIXELS` at a time, or one image that has more.
+
+    Attributes:
+        vae: The network.
+        processor: Between its images and arrays.
+        scale: Pixels that a latent has to a side.
     """
 
     vae: Any
     processor: Any
+    scale: int
 
-    @torch.no_grad()
     def decode(self, latents: Tensor) -> list[np.ndarray]:
         """Images [H, W, 3] uint8 of latents [N, C, h, w]."""
-        mean, std = self._statistics()
-        code = latents.to(self.vae.device) / self.vae.config.scaling_factor * std + mean
-        decoded = self.vae.decode(code.to(self.vae.dtype), return_dict=False)[0]
-        images = self.processor.postprocess(decoded, output_type="np")
-        return list((images * 255).round().astype(np.uint8))
+        step = _at_once(latents.shape[2] * latents.shape[3] * self.scale**2)
+        parts = (latents[first : first + step] for first in range(0, len(latents), step))
+        return [image for part in parts for image in self._decode(part)]
 
     def fit(self, image: np.ndarray, height: int, width: int, resize: Resize) -> np.ndarray:
         """An image [H, W, 3] uint8 of any size as [height, width, 3]."""
@@ -41,12 +47,26 @@ class Autoencoder:
     def encode(self, images: Sequence[np.ndarray]) -> Tensor:
         """Latents [N, C, h, w] float32 of images [H, W, 3] uint8 of one size."""
         mean, std = self._statistics()
-        return (self._code(self._pixels(images)) - mean) / std * self.vae.config.scaling_factor
+        return (torch.cat(list(self._codes(images))) - mean) / std * self.vae.config.scaling_factor
 
     def features(self, images: Sequence[np.ndarray]) -> Tensor:
-        """The code of images of one size, averaged over 4 x 4 cells: [N, F] float32 on the CPU, 64 at a time."""
-        codes = (self._code(self._pixels(images[first : first + 64])) for first in range(0, len(images), 64))
+        """The code of images of one size, averaged over 4 x 4 cells: [N, F] float32 on the CPU."""
+        codes = self._codes(images)
         return torch.cat([nn.functional.adaptive_avg_pool2d(code, 4).flatten(1).cpu() for code in codes])
+
+    @torch.no_grad()
+    def _decode(self, latents: Tensor) -> list[np.ndarray]:
+        mean, std = self._statistics()
+        code = latents.to(self.vae.device) / self.vae.config.scaling_factor * std + mean
+        decoded = self.vae.decode(code.to(self.vae.dtype), return_dict=False)[0]
+        images = self.processor.postprocess(decoded, output_type="np")
+        return list((images * 255).round().astype(np.uint8))
+
+    def _codes(self, images: Sequence[np.ndarray]) -> Iterator[Tensor]:
+        """The code of as many images as fit at once, and of the next."""
+        step = _at_once(images[0].shape[0] * images[0].shape[1])
+        for first in range(0, len(images), step):
+            yield self._code(self._pixels(images[first : first + step]))
 
     def _pixels(self, images: Sequence[np.ndarray]) -> Tensor:
         return self.processor.preprocess(np.stack(images).astype(np.float32) / 255)
@@ -62,3 +82,8 @@ class Autoencoder:
         mean = torch.tensor(config.get("latents_mean") or [config.get("shift_factor") or 0.0], device=device)
         std = torch.tensor(config.get("latents_std") or [1.0], device=device)
         return mean.view(1, -1, 1, 1), std.view(1, -1, 1, 1)
+
+
+def _at_once(pixels: int) -> int:
+    """Images of so many pixels each."""
+    return max(1, PIXELS // pixels)

@@ -242,7 +242,8 @@ class Backbone(ABC):
     @property
     def autoencoder(self) -> Autoencoder:
         """Between images and latents."""
-        return Autoencoder(self.pipeline.vae, self.pipeline.image_processor)
+        pipeline = self.pipeline
+        return Autoencoder(pipeline.vae, pipeline.image_processor, pipeline.vae_scale_factor)
 
     def decode(self, latents: Tensor) -> list[np.ndarray]:
         """Images of latents in model space, each [H, W, 3] uint8."""

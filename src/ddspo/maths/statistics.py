@@ -7,6 +7,9 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+DRAWN_AT_ONCE = 2**16
+"""Prompts of bootstrap samples that are drawn at once: 1 MiB with their values, which a cache holds."""
+
 
 def overall(tags: Sequence[str], scores: Sequence[float]) -> float:
     """Mean of the tag scores, each the mean over its samples."""
@@ -72,4 +75,7 @@ def wilson_interval(rate: float, count: int, level: float = 0.95) -> tuple[float
 
 
 def _resampled_means(values: NDArray[np.float64], samples: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    return values[rng.integers(len(values), size=(samples, len(values)))].mean(axis=1)
+    """Some samples at a time, which draws the same numbers as all at once."""
+    at_once = max(1, DRAWN_AT_ONCE // len(values))
+    counts = [min(at_once, samples - first) for first in range(0, samples, at_once)]
+    return np.concatenate([values[rng.integers(len(values), size=(n, len(values)))].mean(axis=1) for n in counts])
