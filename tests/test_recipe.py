@@ -1,5 +1,6 @@
 """Recipes: what they resolve to, overrides, and mistakes."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,6 +82,25 @@ def test_an_optional_group_may_be_left_out(tmp_path: Path) -> None:
         (["evaluate.metric=null"], "evaluate.metric: give one name"),
         (["evaluate.stepz=1"], "evaluate.stepz: no such key: did you mean steps?"),
         (["evaluate=3"], "evaluate: 3: give its options"),
+        (["train.lr=.inf"], "train.lr: inf: input should be a finite number"),
+        (["draw.timesteps.logit_normal.mean=.nan"], "draw.timesteps.logit_normal.mean: nan: input should be a finite"),
+        (["train.guards.loss=.nan"], "train.guards.loss: nan: input should be greater than 1"),
+        (["evaluate.scales=[1, .inf]"], "evaluate.scales.1: inf: input should be a finite number"),
+        (["evaluate.scales=[3, 3.0000001]"], "evaluate.scales: several are 3, which is how files are named"),
+        (["evaluate.scales=[]"], "evaluate.scales: []: tuple should have at least 1 item"),
+        (["sample.scheduler_options={a: [.nan]}"], "nan: input should be a finite number"),
+        (["sample.scheduler_options={a: 2024-01-01}"], "input was not a valid JSON value"),
+        (["train.steps=3000000000"], "train.steps: 3000000000: input should be at most 2147483647"),
+        ([f"train.steps=0x{'f' * 9999}"], "train.steps: <integer of 39996 bits>: input should be at most"),
+        (["evaluate.steps=1001"], "evaluate.steps: 1001: input should be less than or equal to 1000"),
+        (["model.path="], "model.path: None:"),
+        (["model.path=''"], "model.path: '': empty: give a text"),
+        (["prompts=' '"], "prompts.path: ' ': empty: give a text"),
+        (['prompts.where=["a\\0"]'], "prompts.where: 'a\\x00': holds control characters"),
+        (['out="\\ud800"'], "out: '\\ud800': holds control characters"),
+        (["train.guards=null"], "train.guards: None: give its options as key: value, or leave the key out"),
+        (["objective.logistic=0"], "objective.logistic: 0: give its options"),
+        (["train=!!timestamp x"], "the value is no YAML"),
         (["prompts=null"], "prompts: missing: give prompts to make pairs from, or a dataset"),
     ],
 )
@@ -90,8 +110,30 @@ def test_mistakes(overrides: list[str], message: str) -> None:
     assert message in str(caught.value)
 
 
+def test_a_guard_is_switched_off() -> None:
+    assert load(SCENES, ["train.guards.displacement=.inf"]).train.guards.displacement == math.inf
+
+
+NESTED = [f"&a{n} [{', '.join(9 * [f'*a{n - 1}'])}]" for n in range(1, 9)]
+BOMB = f"seed: [&a0 [x], {', '.join(NESTED)}]"
+"""A few hundred characters that spell out half a billion values."""
+
+
 @pytest.mark.parametrize(
-    ("text", "message"), [("a: [", "no YAML"), ("- 1", "no recipe"), ("name: x", "model: missing")]
+    ("text", "message"),
+    [
+        ("a: [", "no YAML"),
+        ("- 1", "no recipe"),
+        ("name: x", "model: missing"),
+        (BOMB, "with all aliases written out it has over 10000 values"),
+        ("a: &a [*a]", "nested over 20 deep"),
+        ("[" * 5000, "no YAML"),
+        ("#" * 2**16 + "\na: 1", "it is longer than 64 KiB"),
+        ("seed: 2024-13-45", "no YAML"),
+        ("seed: 0b_", "no YAML"),
+        (f"seed: {'9' * 5000}", "no YAML"),
+    ],
+    ids=lambda text: text[:12],
 )
 def test_files_that_are_no_recipe(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "r.yaml"

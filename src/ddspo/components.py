@@ -4,21 +4,24 @@ import dataclasses
 import difflib
 import importlib
 import inspect
+import math
 import pkgutil
 import types
 import typing
-from collections.abc import Iterable, Mapping
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from annotated_types import Interval, Le, Lt
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import Doc
 
 from ddspo.adaptations.base import Adaptation
 from ddspo.backbones.base import Backbone, Model, look_up
 from ddspo.degradations.base import Degradation
 from ddspo.detectors.base import Detector
-from ddspo.errors import InputError
+from ddspo.errors import InputError, quoted, shortened
 from ddspo.exports.base import Export
 from ddspo.metrics.base import Metric
 from ddspo.objectives.base import Objective
@@ -43,6 +46,11 @@ KINDS: dict[type, str] = {
     Preferences: "preferences",
 }
 
+LARGEST = 2**31 - 1
+"""The largest whole number of a field that has no bound of its own."""
+_FINITE = ConfigDict(allow_inf_nan=False)
+"""Numbers are finite where a field does not allow more by `AllowInfNan(True)`, whose bounds NaN does not meet."""
+
 
 def names(kind: type) -> list[str]:
     """The components of a kind: the files beside its base.py."""
@@ -59,7 +67,7 @@ def find(kind: type, name: str) -> Any:
         TypeError: The file does not hold exactly one component.
     """
     if name not in names(kind):
-        raise InputError(f"no {name!r} in {KINDS[kind]}{nearest(name, names(kind))}")
+        raise InputError(f"no {quoted(name)} in {KINDS[kind]}{nearest(name, names(kind))}")
     module = importlib.import_module(f"ddspo.{KINDS[kind]}.{name}")
     found = [c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__]
     mine = [c for c in found if issubclass(c, kind) and not inspect.isabstract(c)]
@@ -111,11 +119,14 @@ def construct(annotation: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(plain):
         return _dataclass(plain, value, where)
     try:
-        return TypeAdapter(annotation).validate_python(value)
+        found = TypeAdapter(annotation, config=_FINITE).validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join([where, *map(str, first["loc"])])
-        raise InputError(f"{place}: {first['input']!r}: {_lower(first['msg'])}") from None
+        raise InputError(f"{shortened(place)}: {quoted(first['input'])}: {_lower(first['msg'])}") from None
+    for part, fault in _faults(found, math.inf if _has_top(annotation) else LARGEST):
+        raise InputError(f"{where}: {quoted(part)}: {fault}")
+    return found
 
 
 def plain(value: Any) -> Any:
@@ -162,6 +173,29 @@ def _optional_group(annotation: Any) -> Any:
     return groups[0] if len(kinds) == 2 and len(groups) == 1 and types.NoneType in kinds else None
 
 
+def _has_top(annotation: Any) -> bool:
+    notes = getattr(annotation, "__metadata__", ())
+    return any(isinstance(note, Le | Lt | Interval) for note in notes)
+
+
+def _faults(value: Any, largest: float) -> Iterator[tuple[Any, str]]:
+    """What types let through and no field can mean, anywhere in a value."""
+    if isinstance(value, str):
+        if not value.strip():
+            yield value, "empty: give a text, or leave the key out"
+        if any(unicodedata.category(each) in ("Cc", "Cs") for each in value):
+            yield value, "holds control characters: take them out"
+    elif isinstance(value, int) and abs(value) > largest:
+        yield value, f"input should be at most {largest}"
+    elif isinstance(value, tuple | list):
+        for each in value:
+            yield from _faults(each, largest)
+    elif isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from _faults(key, largest)
+            yield from _faults(each, largest)
+
+
 def _component(kind: type, value: Any, where: str) -> Any:
     """`name` or `{name: {option: value}}`."""
     if isinstance(value, str):
@@ -173,16 +207,18 @@ def _component(kind: type, value: Any, where: str) -> Any:
         cls = find(kind, str(name))
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
-    return _dataclass(cls, options or {}, f"{where}.{name}")
+    return _dataclass(cls, {} if options is None else options, f"{where}.{name}")
 
 
 def _dataclass(cls: Any, value: Any, where: str) -> Any:
     if not isinstance(value, Mapping):
-        raise InputError(f"{where}: {value!r}: give its options as key: value")
+        left_out = ", or leave the key out for its defaults" if value is None else ""
+        raise InputError(f"{where}: {quoted(value)}: give its options as key: value{left_out}")
     fields = {field.name: field for field in dataclasses.fields(cls)}
     for key in value:
         if key not in fields:
-            raise InputError(f"{_join(where, key)}: no such key{nearest(str(key), fields)}")
+            name = shortened(str(key))
+            raise InputError(f"{_join(where, name)}: no such key{nearest(name, fields)}")
     for name, field in fields.items():
         needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if needed and name not in value:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from annotated_types import Ge
+from annotated_types import Ge, Lt
 from typing_extensions import Doc
 
 from ddspo import components
@@ -18,7 +18,7 @@ from ddspo.adaptations.lora import LoRA
 from ddspo.backbones.base import Model
 from ddspo.degradations.base import Degradation
 from ddspo.degradations.remove_words import RemoveWords
-from ddspo.errors import InputError
+from ddspo.errors import InputError, quoted, shortened
 from ddspo.objectives.base import Objective
 from ddspo.objectives.logistic import Logistic
 from ddspo.policy_pairs.base import PolicyPair
@@ -39,6 +39,11 @@ from ddspo.training.validation import Validation
 STAGES = ("degrade", "sample", "import", "pretrain", "train", "evaluate", "report")
 """All that a recipe may go through, in order."""
 
+LONGEST, MOST, DEEPEST = 2**16, 10_000, 20
+"""Bytes of a recipe's file, values in it, and how deep they may be nested: far more than any recipe needs."""
+_NO_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)
+"""What PyYAML raises on a text that is no YAML: its own errors, and whatever reading a value of it raised."""
+
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
@@ -51,7 +56,7 @@ class Recipe:
     prompts: Annotated[
         Source | None, Doc("alignment prompts; a path alone is short for its group; null: a dataset")
     ] = None
-    seed: Annotated[int, Ge(0), Doc("everything random follows from it")] = 0
+    seed: Annotated[int, Ge(0), Lt(2**63), Doc("everything random follows from it")] = 0
     out: Annotated[str, Doc("where run folders are")] = "runs"
     degradation: Annotated[Degradation, Doc("how prompts are made poorer")] = field(default_factory=RemoveWords)
     sample: Annotated[Sampling, Doc("how pairs are generated")] = field(default_factory=Sampling)
@@ -118,6 +123,11 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         _spell_out(tree)
         _apply(tree, override)
     _spell_out(tree)
+    if not _is_bounded(tree):
+        raise InputError(
+            f"{path}: with all aliases written out it has over {MOST} values, or is nested over {DEEPEST} deep: "
+            "write a shorter one"
+        )
     try:
         recipe = components.construct(Recipe, tree, "")
     except InputError as error:
@@ -137,24 +147,47 @@ def dump(recipe: Recipe) -> str:
 def _fault(recipe: Recipe) -> str | None:
     """What does not go together, before any file is looked at."""
     if not _NAME.fullmatch(recipe.name):
-        return f"name {recipe.name!r}: use letters, digits, '_', '-' and '.', not starting with '.'"
+        return f"name {quoted(recipe.name)}: use letters, digits, '_', '-' and '.', not starting with '.'"
     if recipe.prompts is None and recipe.dataset is None:
         return "prompts: missing: give prompts to make pairs from, or a dataset to import pairs from"
     if recipe.on_policy and recipe.dataset:
         return "on_policy: the pairs are those of a dataset, and nothing is sampled: leave one of the two out"
+    scales = [f"{scale:g}" for scale in recipe.evaluate.scales] if recipe.evaluate else []
+    alike = next((scale for scale in scales if scales.count(scale) > 1), None)
+    if alike:
+        return f"evaluate.scales: several are {alike}, which is how files are named: keep one of them"
     return None
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise InputError(f"no recipe {path}: check the path")
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: no YAML: {' '.join(str(error).split())}") from None
+        if not path.is_file():
+            raise InputError(f"no recipe {path}: check the path")
+        with path.open("rb") as file:
+            text = file.read(LONGEST + 1)
+        if len(text) > LONGEST:
+            raise InputError(f"{path}: no recipe: it is longer than {LONGEST >> 10} KiB")
+        tree = yaml.safe_load(text)
+    except OSError as error:
+        raise InputError(f"recipe {path}: cannot be read ({error.strerror}): check the path") from None
+    except _NO_YAML as error:
+        raise InputError(f"{path}: no YAML: {shortened(' '.join(str(error).split()), 300)}") from None
     if not isinstance(tree, dict):
         raise InputError(f"{path}: no recipe: write `key: value` lines")
     return tree
+
+
+def _is_bounded(tree: Any) -> bool:
+    """Whether few values are there once every alias is written out: a few lines can mean billions."""
+    left, unseen = MOST, [(tree, 0)]
+    while unseen:
+        value, depth = unseen.pop()
+        left -= 1
+        if left < 0 or depth > DEEPEST:
+            return False
+        parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        unseen += ((each, depth + 1) for each in parts)
+    return True
 
 
 def _spell_out(tree: dict[str, Any]) -> None:
@@ -167,20 +200,20 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     """Set one dotted key; a component given by name alone opens up, one of another name is replaced."""
     key, equals, text = override.partition("=")
     if not equals:
-        raise InputError(f"{override!r} is no override: write key=value, for example train.lr=1e-4")
+        raise InputError(f"{quoted(override)} is no override: write key=value, for example train.lr=1e-4")
     *parents, last = key.split(".")
     for name in parents:
         below = tree.get(name)
         if not isinstance(below, dict):
             below = {} if below is None else {below: {}} if isinstance(below, str) else None
         if below is None:
-            raise InputError(f"{override!r}: {name} holds no further keys")
+            raise InputError(f"{quoted(override)}: {shortened(str(name))} holds no further keys")
         tree[name] = below
         tree = below
     try:
         tree[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise InputError(f"{override!r}: the value is no YAML: quote it") from None
+    except _NO_YAML:
+        raise InputError(f"{quoted(override)}: the value is no YAML: quote it") from None
 
 
 def _lines(value: Any, depth: int) -> list[str]:

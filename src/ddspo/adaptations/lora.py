@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from annotated_types import Gt
+from annotated_types import Gt, Le
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
 from torch import Tensor, nn
 from typing_extensions import Doc
@@ -25,7 +25,7 @@ class LoRA(Adaptation):
     saves_pipeline = False
 
     rank: Annotated[int, Gt(0), Doc("inner dimension")] = 16
-    alpha: Annotated[float, Gt(0), Doc("scale; the update is multiplied by alpha / rank")] = 16.0
+    alpha: Annotated[float, Gt(0), Le(1e5), Doc("scale; the update is multiplied by alpha / rank")] = 16.0
     targets: Annotated[
         tuple[str, ...] | None, Doc("module names that get an adapter; null: those of the backbone's attention")
     ] = None

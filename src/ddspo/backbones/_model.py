@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from typing_extensions import Doc
 
 from ddspo.errors import InputError
@@ -24,13 +24,15 @@ class Model:
         Literal["fp32", "bf16", "fp16"], Doc("precision of frozen weights and of autocast in training")
     ] = "fp32"
     resolution: Annotated[
-        Annotated[int, Gt(0)] | None, Doc("side of the square images in pixels; null: what the model was made for")
+        Annotated[int, Gt(0), Le(16_384)] | None,
+        Doc("side of the square images in pixels; null: what the model was made for"),
     ] = None
     max_length: Annotated[
-        Annotated[int, Gt(1)] | None, Doc("tokens that T5 or Gemma reads; null: the pipeline's own default")
+        Annotated[int, Gt(1), Le(65_536)] | None,
+        Doc("tokens that T5 or Gemma reads; null: the pipeline's own default"),
     ] = None
     distilled_guidance: Annotated[
-        Annotated[float, Ge(0)] | None, Doc("in training, the guidance input of FLUX.1-dev; null: 3.5")
+        Annotated[float, Ge(0), Le(100)] | None, Doc("in training, the guidance input of FLUX.1-dev; null: 3.5")
     ] = None
 
 

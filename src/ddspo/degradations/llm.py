@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Interval, Le
 from typing_extensions import Doc
 
 from ddspo import randomness
@@ -40,18 +40,23 @@ class LLM(Degradation):
     instructions: Annotated[
         Instructions, Doc("what becomes poorer: compositional, the content; aesthetic, how well it is made")
     ] = "compositional"
-    variants: Annotated[int, Gt(0), Doc("variants asked for in one answer")] = 3
-    temperature: Annotated[float, Gt(0), Doc("of sampling")] = 0.7
+    variants: Annotated[int, Gt(0), Le(100), Doc("variants asked for in one answer")] = 3
+    temperature: Annotated[float, Gt(0), Le(10), Doc("of sampling")] = 0.7
     max_tokens: Annotated[int, Gt(0), Doc("longest answer; a longer one is cut and worthless")] = 512
-    retries: Annotated[int, Ge(0), Doc("further answers, each with another seed, for a prompt without a variant")] = 3
-    at_once: Annotated[int, Gt(0), Doc("prompts in a batch, or requests in flight")] = 16
+    retries: Annotated[
+        int, Ge(0), Le(1000), Doc("further answers, each with another seed, for a prompt without a variant")
+    ] = 3
+    at_once: Annotated[int, Gt(0), Le(10_000), Doc("prompts in a batch, or requests in flight")] = 16
     revision: Annotated[str | None, Doc("branch, tag or commit of a hub id; not with an endpoint")] = None
     key_variable: Annotated[
         str | None, Doc("name of the environment variable that holds the endpoint's key; null: no key")
     ] = None
-    timeout: Annotated[Annotated[float, Gt(0)] | None, Doc("seconds the endpoint has for an answer; null: 120")] = None
+    timeout: Annotated[
+        Annotated[float, Gt(0), Le(86_400)] | None, Doc("seconds the endpoint has for an answer; null: 120")
+    ] = None
     requests_per_minute: Annotated[
-        Annotated[float, Gt(0)] | None, Doc("what the endpoint may be asked; null: whatever it bears")
+        Annotated[float, Interval(ge=0.01, le=1e6)] | None,
+        Doc("what the endpoint may be asked; null: whatever it bears"),
     ] = None
     cache: Annotated[
         str | None, Doc("sqlite file of all answers; null: ddspo/answers.sqlite in the user's cache folder")

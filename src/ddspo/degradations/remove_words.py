@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import numpy as np
-from annotated_types import Gt, Interval
+from annotated_types import Gt, Interval, Le
 from typing_extensions import Doc
 
 from ddspo.degradations.base import Degradation, Degraded
@@ -20,7 +20,7 @@ class RemoveWords(Degradation):
 
     least: Annotated[float, Interval(ge=0, le=1), Doc("smallest share of words that is dropped")] = 0.4
     most: Annotated[float, Interval(ge=0, le=1), Doc("largest share of words that is dropped")] = 0.7
-    variants: Annotated[int, Gt(0), Doc("tries a prompt; equal results are merged")] = 5
+    variants: Annotated[int, Gt(0), Le(10_000), Doc("tries a prompt; equal results are merged")] = 5
 
     def __post_init__(self) -> None:
         if self.least > self.most:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-from annotated_types import Gt, MinLen
+from annotated_types import Gt, Le, MinLen
 from typing_extensions import Doc
 
 from ddspo.degradations._edits import SKILLS, Edit, edits
@@ -33,7 +33,7 @@ class Skills(Degradation):
         tuple[Literal["remove", "generalise", "swap"], ...], MinLen(1), Doc("what may be done to a skill")
     ] = ("remove", "generalise", "swap")
     variants: Annotated[
-        int, Gt(0), Doc("different variants a prompt, at most; with 1, skills are as often as drawn")
+        int, Gt(0), Le(10_000), Doc("different variants a prompt, at most; with 1, skills are as often as drawn")
     ] = 3
     scores: Annotated[
         str | None,

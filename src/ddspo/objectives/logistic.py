@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from annotated_types import Gt
+from annotated_types import Gt, Le
 from torch import Tensor
 from torch.nn.functional import softplus
 from typing_extensions import Doc
@@ -22,7 +22,9 @@ class Logistic(Objective):
     the negative of the same for losers. The loss starts at omega log 2.
     """
 
-    beta: Annotated[float, Gt(0), Doc("inverse temperature, for errors that are means over dimensions")] = 2000.0
+    beta: Annotated[float, Gt(0), Le(1e9), Doc("inverse temperature, for errors that are means over dimensions")] = (
+        2000.0
+    )
 
     def __call__(self, policy: Pair[Tensor], supervision: Supervision, weight: Tensor) -> Loss:
         """Mean of omega softplus(-u) over the batch."""

@@ -2,9 +2,10 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
+from pydantic import JsonValue
 from typing_extensions import Doc
 
 from ddspo.backbones._sampler import scheduler_of
@@ -40,11 +41,12 @@ class Sampling:
     ] = 512
     scheduler: Annotated[str | None, Doc("a scheduler of diffusers, as DDIMScheduler; null: the model's own")] = None
     scheduler_options: Annotated[
-        dict[str, Any], Doc("entries of its configuration that are to differ from the model's")
+        dict[str, JsonValue], Doc("entries of its configuration that are to differ from the model's")
     ] = field(default_factory=dict)
-    steps: Annotated[Annotated[int, Gt(0)] | None, Doc("sampler steps; null: as usual for the model")] = None
+    steps: Annotated[Annotated[int, Gt(0), Le(1000)] | None, Doc("sampler steps; null: as usual for the model")] = None
     guidance: Annotated[
-        Annotated[float, Ge(1)] | None, Doc("classifier-free guidance scale, 1 for none; null: as usual for the model")
+        Annotated[float, Ge(1), Le(100)] | None,
+        Doc("classifier-free guidance scale, 1 for none; null: as usual for the model"),
     ] = None
     batch: Annotated[int, Gt(0), Doc("pairs generated at once")] = 32
     shard: Annotated[int, Gt(0), Doc("pairs of a file, in whole batches; fewer in a run of few")] = 1024

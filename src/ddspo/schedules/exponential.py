@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from annotated_types import Gt
+from annotated_types import Gt, Le
 from torch import Tensor
 from typing_extensions import Doc
 
@@ -15,7 +15,7 @@ from ddspo.schedules.base import Schedule
 class Exponential(Schedule):
     """f(t) = exp(-rate (1 - t / T))."""
 
-    rate: Annotated[float, Gt(0), Doc("how fast it falls towards clean times")] = 5.0
+    rate: Annotated[float, Gt(0), Le(1e3), Doc("how fast it falls towards clean times")] = 5.0
 
     def __call__(self, progress: Tensor) -> Tensor:
         """Exponential of the distance to pure noise."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from annotated_types import Gt
+from annotated_types import Gt, Interval, Le
 from torch import Tensor
 from typing_extensions import Doc
 
@@ -15,9 +15,11 @@ from ddspo.schedules.base import Schedule
 class Sigmoid(Schedule):
     """f(t) = 1 / (1 + exp(-slope (t / T - centre)))."""
 
-    slope: Annotated[float, Gt(0), Doc("how sharply it rises")] = 20.0
+    slope: Annotated[float, Gt(0), Le(1e3), Doc("how sharply it rises")] = 20.0
     centre: Annotated[
-        float, Doc("where it is one half: 0.7 for random conditions, 0.825 for the authors' early weight")
+        float,
+        Interval(ge=-1, le=2),
+        Doc("where it is one half: 0.7 for random conditions, 0.825 for the authors' early weight"),
     ] = 0.7
 
     def __call__(self, progress: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 from accelerate import Accelerator
-from annotated_types import Ge, Gt, MinLen
+from annotated_types import Ge, Gt, Le, MinLen
 from PIL import Image
 from typing_extensions import Doc
 
@@ -42,14 +42,16 @@ class Evaluation:
     references: Annotated[str | None, Doc("parquet with an `image` column, or folder: real images for fidelity")] = (
         None
     )
-    scales: Annotated[tuple[Annotated[float, Ge(1)], ...], MinLen(1), Doc("guidance scales tried on validation")] = (
+    scales: Annotated[
+        tuple[Annotated[float, Ge(1), Le(100)], ...], MinLen(1), Doc("guidance scales tried on validation")
+    ] = (
         1.0,
         2.0,
         3.0,
         5.0,
         7.5,
     )
-    steps: Annotated[int, Gt(0), Doc("sampler steps")] = 25
+    steps: Annotated[int, Gt(0), Le(1000), Doc("sampler steps")] = 25
     images: Annotated[int, Gt(0), Doc("images a prompt for the headline")] = 4
     validation_images: Annotated[int, Gt(0), Doc("images a prompt, model and scale for choosing the scale")] = 2
     batch: Annotated[int, Gt(0), Doc("images generated at once")] = 64

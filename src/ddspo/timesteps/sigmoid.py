@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from annotated_types import Gt
+from annotated_types import Interval
 from torch import Tensor
 from typing_extensions import Doc
 
@@ -15,8 +15,8 @@ from ddspo.timesteps.base import Timesteps
 class Sigmoid(Timesteps):
     """Density proportional to sigmoid(slope (tau - centre))."""
 
-    slope: Annotated[float, Gt(0), Doc("how sharply the density rises")] = 20.0
-    centre: Annotated[float, Doc("where it is half of its height")] = 0.7
+    slope: Annotated[float, Interval(ge=0.01, le=1e3), Doc("how sharply the density rises")] = 20.0
+    centre: Annotated[float, Interval(ge=-1, le=2), Doc("where it is half of its height")] = 0.7
 
     def __call__(self, u: Tensor) -> Tensor:
         """The inverse distribution function."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from torch import Tensor
 from typing_extensions import Doc
 
@@ -47,6 +47,7 @@ class Drawing:
     anchor: Annotated[
         float,
         Ge(0),
+        Le(1e9),
         Doc("loss of a unit of |d|^2, mean of both branches; with latents: winner, beta / 2 keeps |d| below the gap"),
     ] = 0.0
 
@@ -64,9 +65,12 @@ def check_drawing(drawing: Drawing, policy_pair: PolicyPair, prompts: Iterable[s
     """Refuse options that contradict one another.
 
     Raises:
-        InputError: A probability exceeds 1, there is no other prompt, winner-only latents or visited states come with
-            independent noise, or the policy pair's targets do not allow other prompts, a single latent or such states.
+        InputError: The weight is zero everywhere, a probability exceeds 1, there is no other prompt, winner-only
+            latents or visited states come with independent noise, or the policy pair's targets do not allow other
+            prompts, a single latent or such states.
     """
+    if not drawing.weight(torch.linspace(0, 1, 101)).max() > 0:
+        raise InputError("draw.weight: it is 0 at every time, and nothing would be learned: give another schedule")
     most = float(drawing.other_prompts(torch.linspace(0, 1, 101)).max())
     if most > 1:
         raise InputError(f"draw.other_prompts: a probability of {most:g}: give a schedule within 0 and 1")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Protocol
 
 import torch
 from accelerate import Accelerator
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Ge, Gt, Interval, Le, Lt
 from diffusers.optimization import get_scheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
@@ -47,14 +47,17 @@ class Optimisation:
         Encode, Doc("texts: before training, kept in main memory, or during it, with the text encoders at every step")
     ] = "before"
     window: Annotated[
-        float, Gt(0), Doc("GiB of pairs that a process holds; where there are more, so many are shuffled at a time")
+        float,
+        Gt(0),
+        Le(2**20),
+        Doc("GiB of pairs that a process holds; where there are more, so many are shuffled at a time"),
     ] = 2.0
-    lr: Annotated[float, Gt(0), Doc("AdamW's learning rate at its peak, absolute: nothing scales it")] = 1e-4
+    lr: Annotated[float, Gt(0), Lt(1), Doc("AdamW's learning rate at its peak, absolute: nothing scales it")] = 1e-4
     schedule: Annotated[
         Literal["constant_with_warmup", "cosine", "linear"], Doc("how the rate goes on after the warm-up")
     ] = "constant_with_warmup"
     warmup: Annotated[int, Ge(0), Doc("updates over which the rate rises from zero")] = 0
-    weight_decay: Annotated[float, Ge(0), Doc("AdamW's decoupled decay")] = 0.01
+    weight_decay: Annotated[float, Ge(0), Le(10), Doc("AdamW's decoupled decay")] = 0.01
     max_grad_norm: Annotated[float, Gt(0), Doc("gradients are clipped to this norm")] = 1.0
     checkpoint_every: Annotated[int, Gt(0), Doc("updates between resumable checkpoints")] = 25
     keep: Annotated[

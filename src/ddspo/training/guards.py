@@ -7,6 +7,7 @@ from statistics import median
 from typing import Annotated, NamedTuple
 
 from annotated_types import Ge, Gt
+from pydantic import AllowInfNan
 from typing_extensions import Doc
 
 WINDOW = 20
@@ -21,17 +22,26 @@ class Guards:
     """When a training run is stopped. What is not finite always stops it; .inf switches any other guard off."""
 
     start: Annotated[
-        float, Gt(0), Doc("largest root mean square of u in the very first update, where policy and reference are one")
+        float,
+        Gt(0),
+        AllowInfNan(True),
+        Doc("largest root mean square of u in the very first update, where policy and reference are one"),
     ] = 0.5
     loss: Annotated[
         float,
         Gt(1),
+        AllowInfNan(True),
         Doc("largest loss, in times the first one or the median of the last 20; in pretraining, the largest of those"),
     ] = 5.0
     displacement: Annotated[
-        float, Gt(0), Doc("largest |d_lose|^2 in times the gap |a_lose|^2, as a median of the last 20 updates")
+        float,
+        Gt(0),
+        AllowInfNan(True),
+        Doc("largest |d_lose|^2 in times the gap |a_lose|^2, as a median of the last 20 updates"),
     ] = 50.0
-    score_drop: Annotated[float, Ge(0), Doc("how far a validation score may lie below the best so far")] = 0.1
+    score_drop: Annotated[
+        float, Ge(0), AllowInfNan(True), Doc("how far a validation score may lie below the best so far")
+    ] = 0.1
     score_patience: Annotated[int, Gt(0), Doc("validations in a row below that which stop the run")] = 3
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeVar
 import numpy as np
 import torch
 from accelerate import Accelerator
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from PIL import Image
 from typing_extensions import Doc
 
@@ -35,8 +35,8 @@ class Validation:
     scored: Annotated[
         int, Ge(0), Doc("prompts of evaluate.validation that evaluate.metric judges, one image each; 0 for no score")
     ] = 0
-    guidance: Annotated[float, Ge(1), Doc("classifier-free guidance scale; 1 is none")] = 7.5
-    steps: Annotated[int, Gt(0), Doc("sampler steps")] = 25
+    guidance: Annotated[float, Ge(1), Le(100), Doc("classifier-free guidance scale; 1 is none")] = 7.5
+    steps: Annotated[int, Gt(0), Le(1000), Doc("sampler steps")] = 25
     batch: Annotated[int, Gt(0), Doc("images generated at once")] = 16
     save: Annotated[
         Literal["last", "best"], Doc("weights that become aligned/: of the last update, or of the best score")
