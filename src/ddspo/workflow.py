@@ -1,13 +1,14 @@
 """Carries a recipe through the stages: checks everything first, skips what is finished, continues what is not."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from accelerate import Accelerator
 
 from ddspo import components, recipe
+from ddspo.agreement import agree, alone
 from ddspo.backbones.base import Backbone
 from ddspo.checks import LOOKED_AT, check, reading
 from ddspo.errors import InputError
@@ -64,17 +65,14 @@ class Workflow:
         flow = cls(given, accelerator, Progress(speaks=accelerator.is_main_process))
         cleared = STAGES[STAGES.index(fresh_from) :] if fresh_from else ()
         degraded = folder.prompts if flow._has_finished("degrade") and "degrade" not in cleared else None
-        found = check(given, flow._method, accelerator.num_processes, degraded)
+        found = agree(lambda: check(given, flow._method, accelerator.num_processes, degraded))
         flow = replace(flow, recipe=found.recipe, prompts=found.prompts, items=found.items)
         if first:
             flow._needs(first)
         for name in set(STAGES) - set(cleared):
             flow.folder.check(name, flow._settings(name))
         accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            flow.folder.clear(cleared)
-            flow._describe()
-        accelerator.wait_for_everyone()
+        alone(lambda: flow._begin(cleared))
         return flow
 
     @property
@@ -101,22 +99,21 @@ class Workflow:
 
     def _run_stage(self, name: str) -> None:
         steps: dict[str, Callable[[], object]] = {
-            "degrade": self._degrade,
+            "degrade": lambda: alone(self._degrade),
             "sample": self._sample,
             "import": self._import,
             "pretrain": self._pretrain,
             "train": self._train,
             "evaluate": self._evaluate,
-            "report": self._report,
+            "report": lambda: alone(self._report),
         }
         steps[name]()
 
     def _degrade(self) -> None:
-        if self.accelerator.is_main_process:
-            given, prompts = self.recipe, reading(self.recipe)
-            how, limit = given.degradation_used, prompts.source.limit
-            degrade(self.folder, prompts, how, given.seed, self.progress, limit)
-            self.progress.say(f"prompts: {prompts}")
+        given, prompts = self.recipe, reading(self.recipe)
+        how, limit = given.degradation_used, prompts.source.limit
+        degrade(self.folder, prompts, how, given.seed, self.progress, limit)
+        self.progress.say(f"prompts: {prompts}")
 
     def _sample(self) -> None:
         given, backbone = self.recipe, self._backbone()
@@ -170,7 +167,7 @@ class Workflow:
         data, backbone = self._pairs(given.train, states=states), self._backbone()
         with tracked(self.accelerator, given.name, self.folder.trackers, components.plain(given)):
             train(self.folder, backbone, data, self._method, given.train, given.seed, self.accelerator, self.progress)
-        self._write_card()
+        alone(self._write_card)
 
     def _evaluate(self) -> None:
         given = self.recipe
@@ -190,17 +187,15 @@ class Workflow:
         ).run()
 
     def _report(self) -> None:
-        if self.accelerator.is_main_process:
-            report(self.folder, self.recipe.name, evaluated=self.recipe.evaluate is not None)
+        report(self.folder, self.recipe.name, evaluated=self.recipe.evaluate is not None)
         self._write_card()
 
     def _write_card(self) -> None:
-        if self.accelerator.is_main_process:
-            Result(self.folder, self.recipe).write_card()
+        Result(self.folder, self.recipe).write_card()
 
     def _backbone(self) -> Backbone:
         model = self.recipe.model
-        return components.backbone_of(model).load(model).to(self.accelerator.device)
+        return agree(lambda: components.backbone_of(model).load(model).to(self.accelerator.device))
 
     def _say_too_long(self, backbone: Backbone, rows: list[Row], name: str) -> None:
         cuts = backbone.too_long([row["prompt"] for row in rows])
@@ -231,7 +226,8 @@ class Workflow:
     def _has_finished(self, name: str) -> bool:
         return bool(self.folder.stages().get(name, {}).get("finished"))
 
-    def _describe(self) -> None:
-        """Write down what runs, and on what."""
+    def _begin(self, cleared: Sequence[str]) -> None:
+        """Throw away what some stages left, and write down what runs, and on what."""
+        self.folder.clear(cleared)
         write_text(self.folder.recipe, recipe.dump(self.recipe))
         write_json(self.folder.environment, processes.environment(self.accelerator))

@@ -13,7 +13,7 @@ import pyarrow as pa
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from ddspo.agreement import agree
+from ddspo.agreement import agree, alone
 from ddspo.backbones._sampler import check_draws, sampling_with
 from ddspo.backbones.base import Backbone, Model
 from ddspo.errors import InputError
@@ -55,25 +55,24 @@ class PairMaker:
             InputError: The scheduler is not for this model or visits fewer states than are to be kept, the judge
                 cannot read a prompt's row, no two samples of any prompt differ, or there are pairs of other settings.
         """
-        backbone, settings, writes = self.backbone, self.settings, self.accelerator.is_main_process
+        backbone, settings = self.backbone, self.settings
         with sampling_with(backbone, settings.scheduler, settings.scheduler_options):
             steps, guidance = settings.how(backbone)
             if settings.scheduler or settings.scheduler_options:
                 check_draws(backbone, steps, guidance)
             settings.check_states(backbone.evaluations(steps, 1.0))
-            if writes:
-                begin(folder, settings.shards)
-            self.accelerator.wait_for_everyone()
+            alone(lambda: begin(folder, settings.shards))
             writer = PairWriter(folder, self._origin(number), self.accelerator.process_index)
             agree(lambda: self._run(self.plan(number), writer))
             for line in gather_object(writer.damaged):
                 self.progress.say(f"sample: made again: {line}")
-        if writes:
-            entries = finish(folder, settings.shards)
-            if settings.labels:
-                pairs = sum(entry.rows for entry in entries.values())
-                self.progress.say(_yield(pairs, settings.pairs, settings.labels))
-        self.accelerator.wait_for_everyone()
+        alone(lambda: self._finish(folder))
+
+    def _finish(self, folder: Path) -> None:
+        entries, settings = finish(folder, self.settings.shards), self.settings
+        if settings.labels:
+            pairs = sum(entry.rows for entry in entries.values())
+            self.progress.say(_yield(pairs, settings.pairs, settings.labels))
 
     def _run(self, plan: Plan, writer: PairWriter) -> None:
         """All batches of a process: the next one is planned, and the last one written, while one is generated."""

@@ -20,6 +20,7 @@ from PIL import Image
 from typing_extensions import Doc
 
 from ddspo import randomness
+from ddspo.agreement import alone
 from ddspo.backbones.base import Backbone
 from ddspo.errors import InputError
 from ddspo.files import replace_atomically, write_json, write_rows
@@ -79,12 +80,13 @@ class Evaluate:
         """Choose the scales, judge, and measure what the alignment cost."""
         scales = {model: best(curve) for model, curve in self.validate().items()}
         self._score("evaluation", list(scales.items()), self.settings.images, "evaluate")
-        if self.accelerator.is_main_process:
-            rows = [row for path in sorted(self.folder.parts.glob("[!.]*.jsonl")) for row in read_rows(path)]
-            write_rows(self.folder.scores, rows)
-            fidelity = {model: self._fidelity(model, rows) for model in self.backbones}
-            write_json(self.folder.evaluation, {"metric": self.metric_name, "scales": scales, "fidelity": fidelity})
-        self.accelerator.wait_for_everyone()
+        alone(lambda: self._gather(scales))
+
+    def _gather(self, scales: Mapping[str, float]) -> None:
+        rows = [row for path in sorted(self.folder.parts.glob("[!.]*.jsonl")) for row in read_rows(path)]
+        write_rows(self.folder.scores, rows)
+        fidelity = {model: self._fidelity(model, rows) for model in self.backbones}
+        write_json(self.folder.evaluation, {"metric": self.metric_name, "scales": scales, "fidelity": fidelity})
 
     def validate(self) -> dict[str, dict[float, float]]:
         """Overall score on the validation prompts by model and guidance scale."""

@@ -23,6 +23,7 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor
 from typing_extensions import Doc
 
+from ddspo.agreement import agree, alone
 from ddspo.backbones._autoencoder import Resize
 from ddspo.backbones.base import Backbone, Model
 from ddspo.errors import InputError, legible
@@ -90,23 +91,14 @@ def import_pairs(
     Raises:
         InputError: The dataset is not what it was when this was begun, gives no pair, or has latents of another model.
     """
-    if accelerator.is_main_process:
-        begin(run.pairs)
-    accelerator.wait_for_everyone()
+    alone(lambda: begin(run.pairs))
     writer = PairWriter(run.pairs, origin_of_import(backbone, settings, model), accelerator.process_index)
     mine = Importer(run, backbone, settings, writer, accelerator.process_index, accelerator.num_processes)
     with progress.task("import", settings.format.count(settings.source)) as advance:
-        shards = mine.run_all(advance)
+        shards = agree(lambda: mine.run_all(advance))
     for line in gather_object(writer.damaged):
         progress.say(f"import: made again: {line}")
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        entries = finish(run.pairs, shards)
-        _gather(run)
-        for line in summary(run.left_out, sum(entry.rows for entry in entries.values())):
-            progress.say(line)
-        preview(PairStore.open(run.pairs), run.images / "pairs", backbone.decode)
-    accelerator.wait_for_everyone()
+    alone(lambda: _finish(run, backbone, shards, progress))
 
 
 def origin_of_import(backbone: Backbone, settings: Dataset, model: Model) -> Origin:
@@ -190,6 +182,14 @@ class Importer:
         latents = [side if isinstance(side, Tensor) else next(encoded) for side in sides]
         both = torch.stack(latents) if latents else torch.empty(0, *self.backbone.latent_shape)
         return Pair(both[::2], both[1::2])
+
+
+def _finish(run: RunFolder, backbone: Backbone, shards: int, progress: Progress) -> None:
+    entries = finish(run.pairs, shards)
+    _gather(run)
+    for line in summary(run.left_out, sum(entry.rows for entry in entries.values())):
+        progress.say(line)
+    preview(PairStore.open(run.pairs), run.images / "pairs", backbone.decode)
 
 
 def summary(left_out: Path, pairs: int) -> list[str]:

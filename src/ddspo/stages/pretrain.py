@@ -11,7 +11,7 @@ from typing_extensions import Doc
 from ddspo import randomness
 from ddspo.adaptations.base import Adaptation
 from ddspo.adaptations.lora import LoRA
-from ddspo.agreement import agree
+from ddspo.agreement import agree, alone
 from ddspo.backbones.base import Backbone
 from ddspo.files import replace_atomically
 from ddspo.maths.pair import Pair
@@ -70,9 +70,12 @@ def pretrain(
         folder=run.pretraining,
     )
     fit.run(progress)
-    if accelerator.is_main_process:
-        with fit.averaged():
-            for who, behaviour in zip(("winner", "loser"), imitators.trained, strict=True):
-                shutil.rmtree(run.policies / who, ignore_errors=True)
-                replace_atomically(run.policies / who, lambda path: adaptation.save(backbone, path, behaviour))  # noqa: B023
-    accelerator.wait_for_everyone()
+    alone(partial(_save, run, fit, imitators))
+
+
+def _save(run: RunFolder, fit: Fit, imitators: Imitators) -> None:
+    with fit.averaged():
+        for who, behaviour in zip(("winner", "loser"), imitators.trained, strict=True):
+            save = partial(imitators.adaptation.save, imitators.backbone, behaviour=behaviour)
+            shutil.rmtree(run.policies / who, ignore_errors=True)
+            replace_atomically(run.policies / who, save)

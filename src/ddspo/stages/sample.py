@@ -6,6 +6,7 @@ the best against the worst of several samples of one prompt, by a judge.
 
 from accelerate import Accelerator
 
+from ddspo.agreement import alone
 from ddspo.backbones.base import Backbone, Model
 from ddspo.pairs.preview import preview
 from ddspo.pairs.store import PairStore
@@ -30,6 +31,4 @@ def sample(
         InputError: As `PairMaker.make` says.
     """
     PairMaker(run.prompts, backbone, model, settings, seed, accelerator, progress).make(run.pairs)
-    if accelerator.is_main_process:
-        preview(PairStore.open(run.pairs), run.images / "pairs", backbone.decode)
-    accelerator.wait_for_everyone()
+    alone(lambda: preview(PairStore.open(run.pairs), run.images / "pairs", backbone.decode))

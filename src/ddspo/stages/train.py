@@ -10,7 +10,7 @@ from accelerate import Accelerator
 
 from ddspo import randomness
 from ddspo.adaptations.base import Adaptation
-from ddspo.agreement import agree
+from ddspo.agreement import agree, alone
 from ddspo.backbones.base import Backbone
 from ddspo.errors import InputError
 from ddspo.files import replace_atomically
@@ -115,8 +115,10 @@ def train(
     if validator and validator.settings.save == "best":
         row = fit.return_to_best()
         progress.say(f"train: update {row['step']} is saved, of validation score {row['score']:.3f}")
-    if accelerator.is_main_process:
-        shutil.rmtree(run.aligned, ignore_errors=True)
-        with fit.averaged():
-            replace_atomically(run.aligned, lambda folder: method.adaptation.save(backbone, folder))
-    accelerator.wait_for_everyone()
+    alone(partial(_save, run, fit, policies))
+
+
+def _save(run: RunFolder, fit: Fit, policies: Policies) -> None:
+    shutil.rmtree(run.aligned, ignore_errors=True)
+    with fit.averaged():
+        replace_atomically(run.aligned, partial(policies.adaptation.save, policies.backbone))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Literal, Protocol
 
 import torch
@@ -14,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import Doc
 
 from ddspo.adaptations.base import recompute_activations
+from ddspo.agreement import alone
 from ddspo.errors import InputError, Stopped
 from ddspo.objectives.base import Loss
 from ddspo.pairs.view import View
@@ -158,7 +160,7 @@ class Fit:
                 self.accelerator.log(row, step=step)
                 advance(1, f"loss {row['loss']:.4f}")
                 if step % self.settings.checkpoint_every == 0 or step in (last, best(self.log.rows)):
-                    self._checkpoint(step)
+                    alone(partial(self._checkpoint, step))
 
     def return_to_best(self) -> dict[str, float]:
         """Put back the weights, and their average, of the best validation score, and give its row of the log.
@@ -235,9 +237,8 @@ class Fit:
         found = fault(self.settings.guards, [*self.log.rows, seen])
         if not found:
             return
-        if found.sudden and self.accelerator.is_main_process:
-            self.checkpoints.drop(int(row["step"]) - 1)
-        self.accelerator.wait_for_everyone()
+        if found.sudden:
+            alone(lambda: self.checkpoints.drop(int(row["step"]) - 1))
         raise Stopped(f"{self.name}: update {row['step']}: {found.what}: {found.mend}; {self._kept()}")
 
     def _kept(self) -> str:
@@ -259,11 +260,9 @@ class Fit:
 
     def _checkpoint(self, step: int) -> None:
         """Write everything that a resumed run needs, and drop the oldest."""
-        if self.accelerator.is_main_process:
-            parts = {"weights": self.trained.weights(), "optimizer": flat(self.optimizer.state_dict()["state"])}
-            self.checkpoints.write(step, parts | ({"average": self.average.state()} if self.average else {}))
-            self.checkpoints.prune(best(self.log.rows))
-        self.accelerator.wait_for_everyone()
+        parts = {"weights": self.trained.weights(), "optimizer": flat(self.optimizer.state_dict()["state"])}
+        self.checkpoints.write(step, parts | ({"average": self.average.state()} if self.average else {}))
+        self.checkpoints.prune(best(self.log.rows))
 
     def _restore(self, step: int) -> None:
         self.trained.restore(self.checkpoints.read(step, "weights"))

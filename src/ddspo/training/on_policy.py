@@ -3,13 +3,14 @@
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Annotated
 
 import torch
 from annotated_types import Gt
 from typing_extensions import Doc
 
-from ddspo.agreement import agree
+from ddspo.agreement import agree, alone
 from ddspo.backbones.base import Backbone
 from ddspo.errors import InputError
 from ddspo.pairs.store import PairStore
@@ -95,7 +96,7 @@ class Rounds:
         """Those of an update, counted from 0; each round begins to draw anew."""
         number, place = divmod(step, self.every)
         if self._now is None or number != self._number:
-            self._clear(number)
+            alone(partial(self._clear, number))
             self._now, self._number = (self._enter(number, place) if number else self.first), number
         return self._now.rows(place)
 
@@ -122,9 +123,7 @@ class Rounds:
 
     def _clear(self, number: int) -> None:
         """Drop the rounds that are over or that a run which was interrupted had reached beyond its checkpoint."""
-        if self.maker.accelerator.is_main_process:
-            steps = Checkpoints(self.folder.checkpoints, keep=1).steps()
-            kept = {self.folder.round(each) for each in (number, *(step // self.every for step in steps))}
-            for path in set(self.folder.rounds.glob("*")) - kept:
-                shutil.rmtree(path)
-        self.maker.accelerator.wait_for_everyone()
+        steps = Checkpoints(self.folder.checkpoints, keep=1).steps()
+        kept = {self.folder.round(each) for each in (number, *(step // self.every for step in steps))}
+        for path in set(self.folder.rounds.glob("*")) - kept:
+            shutil.rmtree(path)

@@ -4,16 +4,22 @@ import importlib.metadata
 import os
 import platform
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 
 from ddspo.errors import InputError
 from ddspo.training.fit import Optimisation, check_batch
 from ddspo.training.trackers import check_trackers
 
 PACKAGES = ("ddspo", "torch", "diffusers", "transformers", "accelerate", "peft", "numpy")
+
+PATIENCE = timedelta(days=30)
+"""How long processes wait for one that works alone, which asks a language model or generates pictures; whoever
+launched them ends all when one dies."""
 
 
 def accelerator(settings: Optimisation, dtype: str, trackers: Sequence[str], folder: Path) -> Accelerator:
@@ -36,6 +42,7 @@ def accelerator(settings: Optimisation, dtype: str, trackers: Sequence[str], fol
             mixed_precision=precision,
             log_with=list(trackers) or None,
             project_dir=str(folder),
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
         )
     except ValueError as error:
         raise InputError(f"model.dtype {dtype}: {error}: choose another") from None

@@ -12,9 +12,11 @@ import torch
 from accelerate import Accelerator
 from annotated_types import Ge, Gt, Le
 from PIL import Image
+from torch import Tensor
 from typing_extensions import Doc
 
 from ddspo import randomness
+from ddspo.agreement import alone
 from ddspo.backbones.base import Backbone
 from ddspo.errors import InputError
 from ddspo.files import replace_atomically, write_rows
@@ -78,14 +80,7 @@ class Validator:
 
     def __post_init__(self) -> None:
         self.items = spread(self.items, max(self.settings.pictures, self.settings.scored))
-        if self.accelerator.is_main_process:
-            self.base = self._generate()
-            shown = spread(self.items, self.settings.pictures)
-            rows = [
-                {"column": column, "id": item["id"], "prompt": item["prompt"]} for column, item in enumerate(shown)
-            ]
-            write_rows(self.folder / "prompts.jsonl", rows)
-        self.accelerator.wait_for_everyone()
+        alone(self._begin)
 
     def due(self, step: int) -> bool:
         """Whether update `step` is followed by a validation."""
@@ -94,13 +89,22 @@ class Validator:
     def __call__(self, step: int) -> dict[str, float]:
         """Write and show the grid after update `step`; returns the scores of base and policy, if any, everywhere."""
         scores = torch.zeros(2, device=self.accelerator.device, dtype=torch.float32)
-        if self.accelerator.is_main_process:
-            images = self._generate()
-            self._grid(step, images)
-            if self.settings.scored:
-                scores += torch.tensor([self._score(self.base), self._score(images)], device=scores.device)
+        alone(lambda: self._look(step, scores))
         base, policy = self.accelerator.reduce(scores, "sum").tolist()
         return {"base_score": base, "score": policy} if self.settings.scored else {}
+
+    def _begin(self) -> None:
+        self.base = self._generate()
+        shown = spread(self.items, self.settings.pictures)
+        rows = [{"column": column, "id": item["id"], "prompt": item["prompt"]} for column, item in enumerate(shown)]
+        write_rows(self.folder / "prompts.jsonl", rows)
+
+    def _look(self, step: int, scores: Tensor) -> None:
+        """Write the grid, and put the scores of base and policy where they are asked for."""
+        images = self._generate()
+        self._grid(step, images)
+        if self.settings.scored:
+            scores += torch.tensor([self._score(self.base), self._score(images)], device=scores.device)
 
     def _generate(self) -> list[np.ndarray]:
         images: list[np.ndarray] = []
