@@ -9,7 +9,18 @@ import ddspo
 
 ROOT = Path(ddspo.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-BASE = {"errors", "agreement", "randomness", "rows", "files", "run_folder", "progress", "places", "conditions"}
+BASE = {
+    "errors",
+    "agreement",
+    "randomness",
+    "rows",
+    "files",
+    "run_folder",
+    "progress",
+    "places",
+    "conditions",
+    "digests",
+}
 ORDER = [
     {"maths"},
     {"pairs", "objectives", "policy_pairs", "reference_policies", "timesteps", "schedules", "preferences", "prompts"},

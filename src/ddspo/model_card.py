@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import ModelCard, ModelCardData, hf_hub_download
+from huggingface_hub import ModelCard, ModelCardData
 
+from ddspo.backbones._hub import fetched
 from ddspo.backbones.base import Model
 from ddspo.exports.base import Aligned, Export
 from ddspo.pages.report import FIDELITY
@@ -111,10 +112,8 @@ def licence(model: Model) -> dict[str, str]:
     """What the base's own model card says of its licence; empty where there is none to read."""
     folder = local(model.path)
     try:
-        path = (
-            folder / "README.md" if folder else Path(hf_hub_download(model.path, "README.md", revision=model.revision))
-        )
-        found = ModelCard.load(path).data.to_dict()
+        path = folder / "README.md" if folder else fetched(model.path, model.revision, "README.md")
+        found = ModelCard.load(path).data.to_dict() if path else {}
     except Exception:  # no card, no network, no YAML: in each case the licence is not known here, and the card says so
         return {}
     return {key: str(found[key]) for key in TERMS if found.get(key)}

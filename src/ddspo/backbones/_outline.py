@@ -1,7 +1,6 @@
 """A backbone from a model's configuration files alone: every network with its shapes, none with its weights."""
 
 import importlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,14 +10,10 @@ import torch
 from diffusers import ModelMixin
 from transformers import PreTrainedModel
 
-from ddspo.backbones.base import DTYPES, Backbone, Model, hub_error
+from ddspo.backbones._folder import UNUSED
+from ddspo.backbones.base import DTYPES, Backbone, Model, look_up
 from ddspo.errors import InputError
-from ddspo.places import local
 
-FILES = ("*.json", "*.txt", "*.model")
-"""What a model is without its weights: configurations and tokenizers."""
-
-UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 LIBRARIES = ("diffusers", "transformers")
 
 
@@ -28,8 +23,8 @@ def outline(cls: type[Backbone], model: Model, device: str = "meta") -> Backbone
     Raises:
         InputError: The model's files are not there, or one of its parts is of a library that is not known.
     """
-    folder = _files(model)
-    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    found = look_up(model)
+    folder, index = found.folder, found.model_index
     parts = {name: kind for name, kind in index.items() if isinstance(kind, list) and name not in UNUSED}
     with _default_dtype(DTYPES[model.dtype]):
         built = {name: _part(folder / name, kind, device) for name, kind in parts.items()}
@@ -53,20 +48,6 @@ def _part(folder: Path, kind_of_part: list[str | None], device: str) -> Any:
         with torch.device(device):
             return kind(kind.config_class.from_pretrained(folder)).eval()
     return kind.from_pretrained(folder)
-
-
-def _files(model: Model) -> Path:
-    folder = local(model.path)
-    if folder is None:
-        from huggingface_hub import snapshot_download
-
-        try:
-            folder = Path(snapshot_download(model.path, revision=model.revision, allow_patterns=list(FILES)))
-        except Exception as error:  # as in `look_up`: many types, one meaning
-            raise hub_error(model, error) from None
-    if not (folder / "model_index.json").is_file():
-        raise InputError(f"model.path {model.path}: no model_index.json there: give a diffusers pipeline folder")
-    return folder
 
 
 def _without_checker(index: dict[str, Any]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def sampling_with(backbone: Backbone, name: str | None, options: Mapping[str, An
 def scheduler_of(found: Found, model: Model, name: str | None, options: Mapping[str, Any]) -> Any:
     """What would sample, or the same errors, from a model's files, before any weights are loaded."""
     kind = getattr(diffusers, found.model_index["scheduler"][1])
-    own = kind.from_pretrained(found.name, subfolder="scheduler", revision=model.revision)
+    own = kind.from_pretrained(found.folder, subfolder="scheduler")
     return replaced(own, name, options, 4096)
 
 

@@ -14,9 +14,9 @@ from transformers import CLIPTokenizer
 
 from ddspo import randomness
 from ddspo.backbones._autoencoder import Autoencoder, Resize
+from ddspo.backbones._loading import load_pipeline
 from ddspo.backbones._model import Found as Found
 from ddspo.backbones._model import Model as Model
-from ddspo.backbones._model import hub_error as hub_error
 from ddspo.backbones._model import look_up as look_up
 from ddspo.backbones._readers import Cut, Reader
 from ddspo.backbones._schedule import calls_of, noise_path
@@ -67,21 +67,11 @@ class Backbone(ABC):
         """Load a pipeline folder or hub id.
 
         Raises:
-            InputError: There is no such model, it cannot be reached or loaded, it is of another class, or has no use
-                for an option.
+            InputError: There is no such model, it cannot be reached or loaded, it is of another class, it is not
+                whole, or it has no use for an option.
         """
         found = cls.check(model)
-        # Parts that were left out when the folder was saved (the T5 of an SD3) must be left out by name again.
-        absent = {name: None for name, entry in found.model_index.items() if entry == [None, None]}
-        checker = {"safety_checker": None, "requires_safety_checker": False}
-        optional = absent | (checker if "safety_checker" in found.model_index else {})
-        dtype = cls.dtypes(DTYPES[model.dtype])
-        try:
-            pipeline = cls.pipeline_class.from_pretrained(
-                found.name, revision=model.revision, variant=model.variant, dtype=dtype, **optional
-            )
-        except (OSError, ValueError) as error:
-            raise InputError(f"model.path {model.path}: not loaded: {str(error).strip().splitlines()[0]}") from None
+        pipeline: Any = load_pipeline(cls.pipeline_class, found, model, cls.dtypes(DTYPES[model.dtype]))
         if pipeline.vae.dtype == torch.float16 and pipeline.vae.config.get("force_upcast"):
             pipeline.vae.to(torch.float32)  # its activations overflow; diffusers' pipelines cast it at every decoding
         return cls.of(pipeline, model)

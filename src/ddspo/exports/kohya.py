@@ -61,5 +61,5 @@ def rename(adapter: Adapter, aligned: Aligned) -> dict[str, Tensor]:
     if aligned.pipeline_class == "StableDiffusionPipeline":
         return kohya(adapter, unet_name)
     found = look_up(aligned.model)
-    config = UNet2DConditionModel.load_config(found.name, subfolder="unet", revision=aligned.model.revision)
+    config = UNet2DConditionModel.load_config(found.folder, subfolder="unet")
     return kohya(adapter, lambda name: ldm_name(name, config["layers_per_block"]))

@@ -1,0 +1,93 @@
+"""Models on the hub: which commit a name means, and the folder that its files are kept in."""
+
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from ddspo.errors import InputError
+
+SECONDS = 5
+"""How long the hub may take to answer before only what is kept of it here counts."""
+
+FILES = ["*.json", "*.txt", "*.model"]
+"""What a model is without its weights: configurations and tokenizers."""
+
+
+class Snapshot(NamedTuple):
+    """One commit of a model: the folder of its files, in the hub's own cache, and whether the hub answers."""
+
+    folder: Path
+    online: bool
+
+    @property
+    def commit(self) -> str:
+        """Its hash, which the cache names the folder by."""
+        return self.folder.name
+
+
+@cache
+def snapshot(name: str, revision: str | None) -> Snapshot:
+    """The commit that a branch, a tag or the main branch means: the same to a process as long as it lives.
+
+    The hub is asked once, without trying again; if it does not answer, the commit that was fetched last stands.
+
+    Raises:
+        InputError: There is none, or the hub does not answer and nothing of it is kept here.
+    """
+    kept = _kept(name, revision)
+    if kept and kept.name == revision:  # a commit never moves
+        return Snapshot(kept, online=True)
+    try:
+        HfApi().model_info(name, revision=revision, timeout=SECONDS)
+        fetched = snapshot_download(name, revision=revision, allow_patterns=FILES, etag_timeout=SECONDS)
+        return Snapshot(Path(fetched), online=True)
+    except RevisionNotFoundError:
+        raise InputError(f"model.revision {revision}: {name} has no such branch, tag or commit") from None
+    except Exception as error:  # the hub's client raises a dozen types, all of which mean the same to the user
+        if kept:
+            return Snapshot(kept, online=False)
+        raise hub_error(name, error) from None
+
+
+def fetched(name: str, revision: str | None, file: str) -> Path | None:
+    """One more file of a model, or None where there is no such file or the hub does not answer."""
+    found = snapshot(name, revision)
+    path = found.folder / file
+    if path.is_file() or not found.online:
+        return path if path.is_file() else None
+    try:
+        return Path(hf_hub_download(name, file, revision=found.commit, etag_timeout=SECONDS))
+    except (HfHubHTTPError, OSError, OfflineModeIsEnabled):
+        return None
+
+
+def hub_error(name: str, error: Exception) -> InputError:
+    """What the hub's client raised, as one line for the user."""
+    where = f"model.path {name}"
+    if isinstance(error, GatedRepoError):
+        return InputError(f"{where}: its owner asks for consent: give it on the model's page, then `hf auth login`")
+    if isinstance(error, RepositoryNotFoundError):
+        return InputError(f"{where}: neither here nor on the hub: check the name; if it is private, `hf auth login`")
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return InputError(
+        f"{where}: no such folder here, and the hub did not answer for it ({reason[:160]}): "
+        "check the name and the network, or give a local folder"
+    )
+
+
+def _kept(name: str, revision: str | None) -> Path | None:
+    """The folder of the commit that was fetched last, if there is one."""
+    try:
+        index = try_to_load_from_cache(name, "model_index.json", revision=revision)
+    except ValueError:  # not even a name: the hub says so in its own words
+        return None
+    return Path(index).parent if isinstance(index, str) else None
