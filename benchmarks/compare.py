@@ -27,9 +27,10 @@ from ddspo.files import write_json
 from ddspo.maths.frechet import frechet_distance
 from ddspo.maths.statistics import overall
 from ddspo.recipe import Recipe
+from ddspo.references import read_references
 from ddspo.rows import Row, read_rows
 from ddspo.run_folder import RunFolder
-from ddspo.stages.evaluate import Evaluation, best, image_seed, read_images
+from ddspo.stages.evaluate import Evaluation, best, image_seed
 from ddspo.workflow import Workflow
 
 HEALTH = ("accuracy", "win_displacement", "lose_displacement", "gap", "cosine")
@@ -110,7 +111,9 @@ def _validated(flow: Workflow, run: RunFolder, backbone: Backbone) -> Row:
         tasks = [(row, index) for row in rows for index in range(settings.validation_images)]
         items = [row for row, _ in tasks]
         seeds = [image_seed(flow.recipe.seed, "validation", row, index) for row, index in tasks]
-        references = backbone.features(list(read_images(settings.references))) if settings.references else None
+        references = None
+        if settings.references:
+            references = backbone.features([backbone.fit(each) for each in read_references(settings.references)])
         curve, distance = dict[float, float](), dict[float, float]()
         for scale in settings.scales:
             images = _images(backbone, items, seeds, settings, scale)

@@ -20,6 +20,8 @@ BASE = {
     "places",
     "conditions",
     "digests",
+    "images",
+    "references",
 }
 ORDER = [
     {"maths"},

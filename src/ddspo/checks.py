@@ -8,9 +8,10 @@ from ddspo import components
 from ddspo.errors import InputError
 from ddspo.prompts.reading import Reading, read_prompts, sound
 from ddspo.recipe import Recipe
+from ddspo.references import check_references
 from ddspo.rows import Row, some_rows
 from ddspo.stages.degrade import nothing_left
-from ddspo.stages.evaluate import Evaluation, read_images
+from ddspo.stages.evaluate import Evaluation
 from ddspo.stages.train import Method
 from ddspo.training.drawing import check_drawing
 from ddspo.training.fit import check_batch
@@ -82,7 +83,7 @@ def _check_prompts(given: Recipe, degraded: Path | None) -> Row:
 
 def _check_evaluation(given: Evaluation) -> dict[str, list[Row]]:
     if given.references:
-        next(iter(read_images(given.references)), None)
+        check_references(given.references)
     return {
         "validation": read_prompts(given.validation, "evaluate.validation", given.metric.check),
         "evaluation": read_prompts(given.prompts, "evaluate.prompts", given.metric.check),

@@ -1,7 +1,6 @@
 """One side of a pair: an image or a latent that a dataset names or holds, read only when it is asked for."""
 
 import hashlib
-import io
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,14 +8,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-"""What an image may be. Others of PIL's readers start programs or are seldom tested."""
-BROKEN, LARGE, MISSING, OUTSIDE = "broken", "too many pixels", "missing file", "path that leaves the folder"
-COLUMNS = "wrong columns"
+from ddspo.images import BROKEN, Unreadable, read_image
+
+MISSING, OUTSIDE, COLUMNS = "missing file", "path that leaves the folder", "wrong columns"
 
 
 class Unusable(Exception):
@@ -63,12 +60,7 @@ class ImageFile(FileSide):
 
     def read(self) -> np.ndarray:
         """Its pixels."""
-        path = inside(self.root, self.name)
-        try:
-            with path.open("rb") as file:
-                return _pixels(file, self.name)
-        except OSError as error:
-            raise Unusable(BROKEN, f"{self.name}: {error.strerror or error}") from None
+        return _pixels(inside(self.root, self.name), self.name)
 
 
 @dataclass(frozen=True)
@@ -84,7 +76,7 @@ class ImageBytes(Side):
 
     def read(self) -> np.ndarray:
         """Its pixels."""
-        return _pixels(io.BytesIO(self.content), f"{len(self.content)} bytes")
+        return _pixels(self.content, f"{len(self.content)} bytes")
 
 
 @dataclass(frozen=True)
@@ -148,24 +140,8 @@ def inside(root: Path, name: str) -> Path:
     return found
 
 
-def _pixels(file: Any, what: str) -> np.ndarray:
-    """Upright, on white where it is transparent."""
+def _pixels(source: Path | bytes, what: str) -> np.ndarray:
     try:
-        with Image.open(file, formats=FORMATS) as image:
-            _refuse_bomb(image, what)
-            upright = ImageOps.exif_transpose(image)
-            if upright.has_transparency_data:
-                upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
-            return np.asarray(upright.convert("RGB"))
-    except (Unusable, MemoryError):
-        raise
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise Unusable(LARGE, f"{what}: more than {Image.MAX_IMAGE_PIXELS}") from None
-    except Exception as error:  # decoders raise nearly anything on damaged data
-        raise Unusable(BROKEN, f"{what}: {' '.join(str(error).split()) or type(error).__name__}") from None
-
-
-def _refuse_bomb(image: Image.Image, what: str) -> None:
-    """Pillow refuses at twice its limit and only warns before; nothing is decoded yet."""
-    if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:
-        raise Unusable(LARGE, f"{what}: {image.width} x {image.height}")
+        return read_image(source)
+    except Unreadable as fault:
+        raise Unusable(fault.reason, f"{what}: {fault.detail}") from None

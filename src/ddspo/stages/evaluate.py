@@ -4,15 +4,13 @@ Both are scored over a grid of guidance scales on validation prompts; each is th
 the scale that was best for it on validation. Every batch is one small file, so an interruption loses one batch.
 """
 
-import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from accelerate import Accelerator
 from annotated_types import Ge, Gt, Le, MinLen
@@ -22,13 +20,12 @@ from typing_extensions import Doc
 from ddspo import randomness
 from ddspo.agreement import alone
 from ddspo.backbones.base import Backbone
-from ddspo.errors import InputError
 from ddspo.files import replace_atomically, write_json, write_rows
 from ddspo.maths.frechet import frechet_distance
 from ddspo.maths.statistics import overall
 from ddspo.metrics.base import Metric, Score
-from ddspo.places import local
 from ddspo.progress import Progress
+from ddspo.references import read_references
 from ddspo.rows import Row, read_rows
 from ddspo.run_folder import RunFolder
 
@@ -40,9 +37,9 @@ class Evaluation:
     metric: Annotated[Metric, Doc("what judges the images")]
     prompts: Annotated[str, Doc("JSONL with the rows that the metric reads; held out from everything else")]
     validation: Annotated[str, Doc("the same for choosing the guidance scale")]
-    references: Annotated[str | None, Doc("parquet with an `image` column, or folder: real images for fidelity")] = (
-        None
-    )
+    references: Annotated[
+        str | None, Doc("parquet with an `image` column, or folder: two or more real images for fidelity")
+    ] = None
     scales: Annotated[
         tuple[Annotated[float, Ge(1), Le(100)], ...], MinLen(1), Doc("guidance scales tried on validation")
     ] = (
@@ -145,8 +142,8 @@ class Evaluate:
         features = backbone.features(images)
         distance = None
         if self.settings.references:
-            references = backbone.features(list(read_images(self.settings.references)))
-            distance = frechet_distance(features, references)
+            references = [backbone.fit(image) for image in read_references(self.settings.references)]
+            distance = frechet_distance(features, backbone.features(references))
         return {
             "confident": float(np.mean([row["confident"] for row in mine])),
             "saturation": float(np.mean([row["saturation"] for row in mine])),
@@ -163,24 +160,6 @@ def image_seed(seed: int, split: str, item: Row, index: int) -> int:
 def best(curve: Mapping[float, float]) -> float:
     """The scale of the highest score; of equal ones the smallest."""
     return min(curve, key=lambda scale: (-curve[scale], scale))
-
-
-def read_images(place: str) -> Iterator[np.ndarray]:
-    """Images of a folder, or of the `image` column (encoded bytes) of a parquet file, [H, W, 3] uint8 each.
-
-    Raises:
-        InputError: There is neither.
-    """
-    path = local(place) or Path(place)
-    if path.is_dir():
-        for file in sorted(path.iterdir()):
-            if file.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"):
-                yield np.asarray(Image.open(file).convert("RGB"))
-    elif path.is_file():
-        for data in pq.read_table(path, columns=["image"])["image"].to_pylist():
-            yield np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-    else:
-        raise InputError(f"evaluate.references: no file or folder {path}: give one, or leave the key out")
 
 
 def _row(task: tuple[int, int], item: Row, seed: int, image: np.ndarray, score: Score) -> Row:

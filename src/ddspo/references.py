@@ -1,0 +1,111 @@
+"""Real images that generated ones are measured against: those of a folder, or of a table's column `image`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ddspo.errors import InputError
+from ddspo.images import Unreadable, image_size, read_image
+from ddspo.places import local
+
+KEY, COLUMN = "evaluate.references", "image"
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+AT_ONCE = 16
+"""Rows of a table that are in memory at a time."""
+DECODED = 256
+"""Images that are decoded before long work, evenly spaced; of all others the first bytes are looked at."""
+NARROWEST = 16
+"""A longer side of more than so many times the shorter is no picture, and takes very much memory to be fitted."""
+
+
+class References(NamedTuple):
+    """How many there are, and each with its name, encoded."""
+
+    total: int
+    images: Iterator[tuple[str, Path | bytes]]
+
+
+def read_references(place: str) -> Iterator[np.ndarray]:
+    """All images [H, W, 3] uint8, of any sizes, one in memory at a time.
+
+    Args:
+        place: A folder of images, in the order of their names, or a parquet file.
+
+    Raises:
+        InputError: There is neither, or one of them is no image; says which.
+    """
+    for name, source in _find(place).images:
+        try:
+            yield read_image(source)
+        except Unreadable as fault:
+            raise _unusable(place, name, str(fault)) from None
+
+
+def check_references(place: str) -> None:
+    """Find out before long work what cannot be used.
+
+    Raises:
+        InputError: As `read_references` does, or there are fewer than two, or one is a mere strip.
+    """
+    total, images = _find(place)
+    if total < 2:
+        raise InputError(f"{KEY}: {place} holds {total or 'no'} image, and a distance takes two or more: give more")
+    step = -(-total // DECODED)
+    for number, (name, source) in enumerate(images):
+        try:
+            height, width = image_size(source) if number % step else read_image(source).shape[:2]
+        except Unreadable as fault:
+            raise _unusable(place, name, str(fault)) from None
+        if max(width, height) > NARROWEST * min(width, height):
+            raise _unusable(place, name, f"{width} x {height} is no picture")
+
+
+def _find(place: str) -> References:
+    path = local(place) or Path(place)
+    if path.is_dir():
+        seen = (each for each in path.iterdir() if each.suffix.lower() in SUFFIXES and each.name[0] != ".")
+        files = sorted(each for each in seen if each.is_file())
+        return References(len(files), ((each.name, each) for each in files))
+    if not path.is_file():
+        raise InputError(f"{KEY}: no file or folder {path}: give one, or leave the key out")
+    try:
+        table = pq.ParquetFile(path, pre_buffer=False)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(
+            f"{KEY}: {path}: no parquet file ({_first(error)}): give one, or a folder of images"
+        ) from None
+    if COLUMN not in table.schema_arrow.names:
+        there = ", ".join(table.schema_arrow.names)
+        raise InputError(f"{KEY}: {path}: no column {COLUMN} but {there:.200}: rename that of the images")
+    return References(table.metadata.num_rows, _cells(path, table))
+
+
+def _cells(path: Path, table: pq.ParquetFile) -> Iterator[tuple[str, bytes]]:
+    number = 0
+    try:
+        for batch in table.iter_batches(AT_ONCE, columns=[COLUMN], use_threads=False):
+            for value in batch[COLUMN].to_pylist():
+                number += 1
+                yield f"row {number}", _content(path, number, value)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{KEY}: {path}: damaged after row {number} ({_first(error)}): fetch it again") from None
+
+
+def _content(path: Path, number: int, value: Any) -> bytes:
+    """The file in a cell, which is its bytes, or `datasets`' struct of {bytes, path}."""
+    content = value.get("bytes") if isinstance(value, dict) else value
+    if not isinstance(content, bytes) or not content:
+        raise _unusable(str(path), f"row {number}", f"{value!r:.60} in place of an image file's bytes")
+    return content
+
+
+def _unusable(place: str, name: str, why: str) -> InputError:
+    return InputError(f"{KEY}: {place}: {name}: {why}: take it out or replace it")
+
+
+def _first(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
