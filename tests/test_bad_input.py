@@ -62,6 +62,10 @@ def test_recipes(tmp_path: Path, override: str, message: str) -> None:
 def test_rows_that_the_metric_cannot_read(tmp_path: Path) -> None:
     rows = write(tmp_path / "e.jsonl", '{"prompt": "a b", "tag": "colour"}\n')
     assert "e.jsonl:1: tag 'colour' is none of" in refused(tmp_path, f"evaluate.prompts={rows}")
+    row = '{"prompt": "a b", "tag": "counting", "include": [{"class": "%s", "count": 2}]}\n'
+    rows = write(tmp_path / "v.jsonl", row % "circle" + row % "dragon")
+    message = refused(tmp_path, f"evaluate.validation={rows}")
+    assert "v.jsonl:2: include[0]: class 'dragon' is none that the detector knows: circle, square, triangle" in message
 
 
 def test_another_pipeline_class(tmp_path: Path) -> None:

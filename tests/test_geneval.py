@@ -139,9 +139,66 @@ def test_scores_say_what_is_wrong_and_how_sure() -> None:
         assert GenEval(Fixed(*found))([image], [item]) == [expected]
 
 
-def test_rows_are_checked() -> None:
-    metric = GenEval(Fixed())
-    assert metric.check({"tag": "colors", "include": [{"class": "cat", "count": 1}]}) is None
-    assert "tag None" in str(metric.check({"include": [{"class": "cat", "count": 1}]}))
-    for include in (None, [], [{"class": "cat"}]):
-        assert "include" in str(metric.check({"tag": "colors", "include": include}))
+class Knowing(Fixed):
+    """Can name two animals and one colour."""
+
+    classes = ("cat", "dog")
+    colours = ("red",)
+
+
+CAT = {"class": "cat", "count": 1}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"include": [CAT]}, "tag None is none of single_object"),
+        ({"tag": ["colors"], "include": [CAT]}, "tag ['colors'] is none of"),
+        ({"tag": "colors"}, "`include` is no list of {class, count}"),
+        ({"tag": "colors", "include": []}, "`include` is no list"),
+        ({"tag": "colors", "include": {"class": "cat"}}, "`include` is no list"),
+        ({"tag": "colors", "include": [CAT], "exclude": None}, "`exclude` is no list"),
+        *(
+            ({"tag": "colors", name: entries} | ({"include": [CAT]} if name == "exclude" else {}), message)
+            for name in ("include", "exclude")
+            for entries, message in (
+                ([3], f"{name}[0]: 3 is no {{class, count}}"),
+                ([{"class": "cat"}], f"{name}[0]: {{'class': 'cat'}} is no {{class, count}}"),
+                ([CAT | {"class": "dragon"}], f"{name}[0]: class 'dragon' is none that the detector knows: cat, dog"),
+                ([CAT | {"class": ["cat"]}], f"{name}[0]: class ['cat'] is no text"),
+                ([CAT | {"colour": "red"}], f"{name}[0]: 'colour' is none of class, count"),
+                *(
+                    ([CAT | {"count": count}], f"{name}[0]: count {count!r} is no whole number from 1 to 16")
+                    for count in (-1, 0, True, 1.5, 2.0, "many", None, 17)
+                ),
+            )
+        ),
+        ({"tag": "colors", "include": [CAT | {"color": "plaid"}]}, "include[0]: color 'plaid' is none that"),
+        ({"tag": "colors", "include": [CAT | {"color": None}]}, "include[0]: color None is no text"),
+        ({"tag": "counting", "include": [CAT], "exclude": [CAT]}, "`exclude` forbids the 1 x cat that `include`"),
+        *(
+            ({"tag": "position", "include": [CAT, CAT | {"position": position}]}, message)
+            for position, message in (
+                (["on top of", 0], "include[1]: position ['on top of', 0] is no list of one of left of, right of"),
+                ([["above"], 0], "is no list of one of"),
+                ("above", "position 'above' is no list of one of"),
+                (["above"], "position ['above'] is no list of one of"),
+                *((["above", index], "its target must be an earlier entry") for index in (1, 2, -1, True, 0.0, "0")),
+            )
+        ),
+    ],
+)
+def test_rows_that_could_only_be_wrong(row: dict[str, Any], message: str) -> None:
+    assert message in (GenEval(Knowing()).check(row) or "")
+
+
+def test_rows_that_can_be_right() -> None:
+    rows: list[dict[str, Any]] = [
+        {"tag": "colors", "include": [CAT | {"color": "red"}]},
+        {"tag": "counting", "include": [CAT | {"count": 16}]},
+        {"tag": "counting", "include": [CAT], "exclude": [CAT | {"count": 2}, CAT | {"class": "dog"}]},
+        {"tag": "position", "include": [CAT, {"class": "dog", "count": 1, "position": ["above", 0]}]},
+    ]
+    assert [GenEval(Knowing()).check(row) for row in rows] == [None] * 4
+    anything = {"tag": "colors", "include": [{"class": "dragon", "count": 1, "color": "plaid"}]}
+    assert GenEval(Fixed()).check(anything) is None

@@ -1,6 +1,7 @@
 """What a detector is."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,16 @@ class Detection(NamedTuple):
 
 class Detector(ABC):
     """Reads one [H, W, 3] uint8 image into detections, most confident first."""
+
+    @property
+    def classes(self) -> Collection[str] | None:
+        """All that it can name; None: whatever it is asked for."""
+        return None
+
+    @property
+    def colours(self) -> Collection[str] | None:
+        """All colours that it can name; None: any."""
+        return None
 
     @abstractmethod
     def __call__(self, image: np.ndarray) -> list[Detection]:

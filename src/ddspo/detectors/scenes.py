@@ -37,6 +37,16 @@ class SceneDetector(Detector):
         0.16,
     )
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The world's shapes."""
+        return SHAPES
+
+    @property
+    def colours(self) -> tuple[str, ...]:
+        """The world's colours."""
+        return tuple(COLOURS)
+
     def __call__(self, image: np.ndarray) -> list[Detection]:
         """Detections in one [32, 32, 3] uint8 image, most confident first."""
         if image.shape != (SIZE, SIZE, 3):

@@ -15,6 +15,11 @@ class Score(NamedTuple):
     note: str = ""
 
 
+def tag_of(item: Mapping[str, Any]) -> str:
+    """The group whose mean a prompt counts in; rows without a `tag` are one group."""
+    return str(item.get("tag") or "all")
+
+
 class Metric(ABC):
     """Scores images against the rows of a prompt file."""
 

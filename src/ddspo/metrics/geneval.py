@@ -14,6 +14,7 @@ from annotated_types import Gt, Interval
 from typing_extensions import Doc
 
 from ddspo.detectors.base import Box, Detection, Detector
+from ddspo.metrics._rows import RELATIONS, fault_of
 from ddspo.metrics.base import Metric, Score
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
@@ -39,13 +40,10 @@ class GenEval(Metric):
     margin: Annotated[float, Interval(ge=0, le=1), Doc("share of both boxes' sides that a relation must exceed")] = 0.1
 
     def check(self, item: Mapping[str, Any]) -> str | None:
-        """GenEval's rows have a tag and a non-empty include list of class and count."""
+        """A tag of GenEval's, and entries that the detector can find, count, and tell the colours of."""
         if item.get("tag") not in TAGS:
-            return f"tag {item.get('tag')!r} is none of {', '.join(TAGS)}"
-        entries = item.get("include")
-        if not isinstance(entries, list) or not entries or not all({"class", "count"} <= set(e) for e in entries):
-            return "`include` is no list of {class, count}"
-        return None
+            return f"tag {item.get('tag')!r:.40} is none of {', '.join(TAGS)}"
+        return fault_of(item, self.detector, self.max_objects)
 
     def __call__(self, images: Sequence[np.ndarray], items: Sequence[Mapping[str, Any]]) -> list[Score]:
         """Detect, then judge; confident means that there are objects and all reach the counting threshold."""
@@ -116,5 +114,5 @@ def relations(box: Box, other: Box, margin: float = 0.1) -> set[str]:
     if not revised.any():
         return set()
     dx, dy = revised / np.linalg.norm(offset)
-    names = {"left of": -dx, "right of": dx, "above": -dy, "below": dy}
-    return {name for name, component in names.items() if component > 0.5}
+    components = zip(RELATIONS, (-dx, dx, -dy, dy), strict=True)
+    return {name for name, component in components if component > 0.5}

@@ -23,7 +23,7 @@ from ddspo.backbones.base import Backbone
 from ddspo.files import replace_atomically, write_json, write_rows
 from ddspo.maths.frechet import frechet_distance
 from ddspo.maths.statistics import overall
-from ddspo.metrics.base import Metric, Score
+from ddspo.metrics.base import Metric, Score, tag_of
 from ddspo.progress import Progress
 from ddspo.references import read_references
 from ddspo.rows import Row, read_rows
@@ -168,7 +168,7 @@ def _row(task: tuple[int, int], item: Row, seed: int, image: np.ndarray, score: 
         "item": task[0],
         "index": task[1],
         "seed": seed,
-        "tag": item["tag"],
+        "tag": tag_of(item),
         "prompt": item["prompt"],
         "value": score.value,
         "confident": score.confident,

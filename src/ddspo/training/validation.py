@@ -21,7 +21,7 @@ from ddspo.backbones.base import Backbone
 from ddspo.errors import InputError
 from ddspo.files import replace_atomically, write_rows
 from ddspo.maths.statistics import overall
-from ddspo.metrics.base import Metric
+from ddspo.metrics.base import Metric, tag_of
 from ddspo.rows import Row
 from ddspo.training.trackers import show
 
@@ -128,7 +128,7 @@ class Validator:
         assert self.metric is not None  # nothing is scored without one
         items = spread(self.items, self.settings.scored)
         scores = self.metric(spread(images, self.settings.scored), items)
-        return overall([item.get("tag", "") for item in items], [score.value for score in scores])
+        return overall([tag_of(item) for item in items], [score.value for score in scores])
 
 
 def spread(rows: Sequence[T], count: int) -> list[T]:
