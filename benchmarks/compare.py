@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 from ddspo import components, recipe
 from ddspo.backbones.base import Backbone
 from ddspo.files import write_json
+from ddspo.manifest import Manifest
 from ddspo.maths.frechet import frechet_distance
 from ddspo.maths.statistics import overall
 from ddspo.recipe import Recipe
@@ -86,7 +87,8 @@ def _share(pairs: RunFolder, run: RunFolder) -> None:
         shutil.copy(pairs.prompts, run.prompts)
         shutil.copytree(pairs.pairs, run.pairs, dirs_exist_ok=True)
         shutil.copytree(pairs.images, run.images, dirs_exist_ok=True)
-        write_json(run.manifest, pairs.stages())
+        shutil.copytree(pairs.digests, run.digests, dirs_exist_ok=True)
+        write_json(run.manifest, Manifest(pairs).stages())
 
 
 def _at(flow: Workflow, step: int) -> Backbone:

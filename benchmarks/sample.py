@@ -18,6 +18,7 @@ from timing import seconds
 from ddspo import components, randomness
 from ddspo.backbones.base import Backbone, Model
 from ddspo.degradations.remove_words import RemoveWords
+from ddspo.manifest import Manifest
 from ddspo.progress import Progress
 from ddspo.rows import read_rows
 from ddspo.run_folder import RunFolder
@@ -47,7 +48,7 @@ def main() -> None:
         degrade(run, prompts, RemoveWords(), 0, Progress(speaks=False))
 
         def ours() -> None:
-            run.clear(["sample"])
+            Manifest(run).forget(["sample"])
             sample(run, backbone, model, settings, 0, accelerator, Progress(speaks=False))
 
         def plain() -> None:

@@ -87,7 +87,7 @@ def test_another_recipe_for_a_run_that_has_begun(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="stage degrade was begun with another seed"):
         Workflow.start(load(SCENES, [*overrides, "seed=5"]))
     assert (run.recipe.read_text(), read_rows(run.prompts)) == before
-    Workflow.start(load(SCENES, [*overrides, "seed=5"]), fresh_from="degrade").run(("degrade",))
+    Workflow.start(load(SCENES, [*overrides, "seed=5"]), fresh=True, first="degrade").run(("degrade",))
     assert read_rows(run.prompts) != before[1]
 
 

@@ -25,6 +25,7 @@ from ddspo.exports.diffusers import Diffusers
 from ddspo.exports.kohya import Kohya
 from ddspo.exports.merged import Merged
 from ddspo.files import write_json, write_text
+from ddspo.manifest import Manifest
 from ddspo.result import Result
 from ddspo.run_folder import RunFolder
 from ddspo.stages.export import export
@@ -222,7 +223,7 @@ def report_of(tag: str) -> dict[str, Any]:
 
 def test_exports_do_not_outlive_their_training(lora_run: Path) -> None:
     write(lora_run, Kohya(), lora_run / "exports" / "x.safetensors")
-    RunFolder(lora_run).clear(("train",))
+    Manifest(RunFolder(lora_run)).forget(("train",))
     assert not (lora_run / "exports").exists()
     assert not (lora_run / "aligned").exists()
 
@@ -230,7 +231,7 @@ def test_exports_do_not_outlive_their_training(lora_run: Path) -> None:
 def test_a_card_does_not_outlive_its_figures(lora_run: Path) -> None:
     """A report that is thrown away takes the card along, and nothing else of aligned/."""
     Result.open(lora_run).write_card()
-    RunFolder(lora_run).clear(("evaluate", "report"))
+    Manifest(RunFolder(lora_run)).forget(("evaluate", "report"))
     assert [path.name for path in (lora_run / "aligned").iterdir()] == [LORA]
 
 

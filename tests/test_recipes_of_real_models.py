@@ -80,7 +80,7 @@ def test_a_dry_run(path: Path, tiny_folder_of: Callable[[str], Path], tmp_path: 
     assert all(math.isfinite(row["loss"]) for row in rows)
     assert flow.result()["metrics"] == {}
     assert (flow.folder.report_html).exists()
-    assert ("pretrain" in flow.folder.stages()) == ("data-driven" in path.stem)
+    assert ("pretrain" in flow.standing.manifest.stages()) == ("data-driven" in path.stem)
     assert loads(model, flow.folder.aligned, components.find(Backbone, backbone_of(path)))
 
 
@@ -93,7 +93,7 @@ def test_the_twins_on_an_imported_dataset(name: str, tiny_folder_of: Callable[[s
     given = [f"model.path={model}", f"out={tmp_path}", "prompts=null", *SMALL]
     flow = Workflow.start(load(path, [*given, f"dataset.source={source}", "dataset.format=pick_a_pic"]))
     flow.run()
-    assert list(flow.folder.stages()) == ["import", "train", "report"]
+    assert list(flow.standing.manifest.stages()) == ["import", "train", "report"]
     assert len(read_rows(flow.folder.log)) == 2
 
 

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from ddspo import cli
 from ddspo.errors import InputError
 from ddspo.files import write_rows, write_text
+from ddspo.manifest import Manifest
 from ddspo.pages.ballot import SIDES, Ballot
 from ddspo.pages.vote import Server
 from ddspo.preferences._rows import Found
@@ -191,7 +192,7 @@ def test_a_prompt_counts_once(tmp_path: Path) -> None:
 
 def test_a_fresh_evaluation_drops_votes_on_images_that_are_gone(run: RunFolder) -> None:
     prefer(Ballot.open(run.path), "aligned")
-    run.clear(["evaluate"])
+    Manifest(run).forget(["evaluate"])
     assert not run.votes.exists()
 
 

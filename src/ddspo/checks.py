@@ -21,11 +21,20 @@ LOOKED_AT = 10_000
 
 
 class Checked(NamedTuple):
-    """A recipe whose backbone is named, what its source of prompts holds, and the rows of its evaluation."""
+    """A recipe whose backbone is named, and what was found behind the names in it.
+
+    Attributes:
+        prompts: What the source of prompts holds.
+        items: The rows of the evaluation, by split.
+        identity: Digest of the model's files.
+        references: Digest of the evaluation's references.
+    """
 
     recipe: Recipe
     prompts: Row
     items: dict[str, list[Row]]
+    identity: str | None = None
+    references: str | None = None
 
 
 def check(given: Recipe, method: Method, processes: int, degraded: Path | None) -> Checked:

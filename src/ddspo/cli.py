@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 RecipeFile = Annotated[Path, typer.Argument(help="A YAML recipe, for example recipes/scenes.yaml.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="For example train.lr=1e-4.")]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Throw away what this stage and later ones left.")]
+Fresh = Annotated[
+    bool,
+    typer.Option(
+        "--fresh",
+        help="Throw away what this stage and later ones left; run: from the first stage that a change reaches.",
+    ),
+]
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, for example runs/scenes.")]
 Format = Annotated[str, typer.Option("--format", help="diffusers, comfyui, kohya or merged.")]
@@ -226,9 +232,7 @@ def _go(path: Path, overrides: list[str] | None, stages: tuple[str, ...], fresh:
     _quieten()
     try:
         first = stages[0] if stages else None
-        flow = Workflow.start(
-            load(path, overrides or ()), fresh_from=(first or STAGES[0]) if fresh else None, first=first
-        )
+        flow = Workflow.start(load(path, overrides or ()), fresh=fresh, first=first, sure=_sure)
         flow.run(stages)
     except KeyboardInterrupt:
         print("ddspo: interrupted; run the same command again to continue", file=sys.stderr)
@@ -237,6 +241,11 @@ def _go(path: Path, overrides: list[str] | None, stages: tuple[str, ...], fresh:
         print("\n".join(headline(flow.result()) or [f"not evaluated; {flow.folder.aligned}"]))
         print(flow.folder.report_html)
     return flow
+
+
+def _sure(question: str) -> bool:
+    """Ask a person, if one is there."""
+    return typer.confirm("Go on?") if sys.stdin.isatty() else True
 
 
 def _report_degradations(flow: "Workflow", pairs: int) -> None:

@@ -1,6 +1,5 @@
 """A run folder whose training is finished, opened for whoever hands the result on."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,9 +12,10 @@ from ddspo.errors import InputError
 from ddspo.exports.base import Aligned, Export
 from ddspo.exports.diffusers import Diffusers
 from ddspo.files import write_text
+from ddspo.manifest import Manifest
 from ddspo.model_card import model_card
 from ddspo.recipe import Recipe
-from ddspo.rows import Row
+from ddspo.rows import Row, read_json
 from ddspo.run_folder import RunFolder
 from ddspo.stages.export import export
 from ddspo.stages.push import files
@@ -66,13 +66,13 @@ class Result:
             how,
             where,
             self._settings(),
-            json.loads(report.read_text(encoding="utf-8")) if report.exists() else None,
-            json.loads(environment.read_text(encoding="utf-8"))["versions"] if environment.exists() else {},
+            read_json(report, "run `ddspo report`") if report.exists() else None,
+            read_json(environment, "run `ddspo run` again")["versions"] if environment.exists() else {},
         )
 
     def _settings(self) -> Row:
         """What the stages that made it ran with, from the manifest: a recipe also holds groups that go unused."""
-        stages = self.folder.stages()
+        stages = Manifest(self.folder).stages()
         found: Row = {}
         for name in STAGES:
             found |= stages.get(name, {}).get("settings", {})

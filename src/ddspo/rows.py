@@ -59,6 +59,23 @@ def json_row(line: str, where: str) -> Row:
     return row
 
 
+def read_json(path: Path, mend: str) -> Row:
+    """The object of a JSON file that this library wrote.
+
+    Raises:
+        InputError: There is no such file, or it is damaged; `mend` says what to do.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}: {mend}") from None
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: damaged: {mend}")
+    return found
+
+
 def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
     """Dotted names of what differs between two trees of plain data."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):

@@ -1,21 +1,10 @@
-"""The folder of a run: its paths, and the manifest of what was begun and finished."""
+"""The folder of a run: where everything is, and what each stage leaves."""
 
-import json
-import shutil
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ddspo.errors import InputError, Stopped
-from ddspo.files import write_json
-from ddspo.rows import Row, differences
-
-MENDS = ("lr", "max_grad_norm")
-"""Settings that may change where a guard stopped a stage: what is done stays, and the log says which rate it had."""
-
+from ddspo.files import remove
 
 MODELS = ("base", "aligned")
 """Whose images a run compares, the first with the second."""
@@ -158,76 +147,20 @@ class RunFolder:
 
     @property
     def manifest(self) -> Path:
-        """{stage: {settings, seconds, finished}}."""
+        """{stage: {settings, inputs, seconds, finished, digest}}."""
         return self.path / "manifest.json"
 
-    def stages(self) -> Row:
-        """The manifest, empty where nothing has begun."""
-        return json.loads(self.manifest.read_text()) if self.manifest.exists() else {}
-
-    def check(self, name: str, settings: Any) -> Row:
-        """The manifest's entry of a stage, empty if it was not begun.
-
-        Raises:
-            InputError: The stage was begun with other settings.
-        """
-        entry = self.stages().get(name, {})
-        changed = set(differences(entry["settings"], settings)) if entry else set()
-        if entry.get("stopped"):
-            changed = {key for key in changed if key.rpartition(".")[2] not in MENDS}
-        if changed:
-            where = ", ".join(sorted(changed))
-            raise InputError(
-                f"{self.path}: stage {name} was begun with another {where}: choose another name=..., or add --fresh "
-                f"to `ddspo {name}` or `ddspo run`, which throws away what this stage and later ones left"
-            )
-        return entry
-
-    @contextmanager
-    def stage(self, name: str, settings: Any, *, writes: bool = True) -> Iterator[bool]:
-        """Enter a stage; yields whether there is work left. Leaving without an error marks it finished.
-
-        A stage that a guard stopped is marked too, and may go on with other `MENDS`.
-
-        Args:
-            name: The stage's name.
-            settings: Everything its result depends on, as plain data; kept in the manifest.
-            writes: Whether this process keeps the manifest (only the first one may).
-
-        Raises:
-            InputError: The stage was begun with other settings.
-        """
-        entry = self.check(name, settings)
-        if entry.get("finished"):
-            yield False
-            return
-        began, spent = time.monotonic(), entry.get("seconds", 0.0)
-        self._record(name, writes, settings=settings, seconds=spent, finished=False)
-        state: dict[str, bool] = {"finished": False}
-        try:
-            yield True
-            state = {"finished": True}
-        except Stopped:
-            state = {"finished": False, "stopped": True}
-            raise
-        finally:
-            seconds = round(spent + time.monotonic() - began, 2)
-            self._record(name, writes, settings=settings, seconds=seconds, **state)
-
-    def clear(self, names: Iterable[str]) -> None:
-        """Forget some stages and delete their files, and nothing else."""
-        names = set(names)
-        for path in [path for name in names for path in self._outputs[name]]:
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        if self.manifest.exists():
-            write_json(self.manifest, {name: row for name, row in self.stages().items() if name not in names})
+    @property
+    def digests(self) -> Path:
+        """Folder of {file: sha256}, one JSON file for each finished stage."""
+        return self.path / "digests"
 
     def result(self, stage: str) -> Path:
         """What a stage is there for."""
-        return self._outputs[stage][0]
+        return self.outputs[stage][0]
 
     @property
-    def _outputs(self) -> dict[str, tuple[Path, ...]]:
+    def outputs(self) -> dict[str, tuple[Path, ...]]:
         """What each stage leaves, its result first."""
         pictures, trained = self.images, (self.aligned, self.checkpoints, self.rounds, self.log)
         images = [pictures / model for model in MODELS]
@@ -237,10 +170,44 @@ class RunFolder:
             "import": (self.pairs, self.left_out, self.importing, pictures / "pairs"),
             "pretrain": (self.policies, self.pretraining.path),
             "train": (*trained, self.validation, self.trackers, self.exports),
-            "evaluate": (self.scores, self.parts, self.evaluation, *images, self.votes, self.ties),
+            "evaluate": (self.scores, self.parts, self.evaluation, *images),
             "report": (self.report_html, self.report_json, self.aligned / "README.md"),
         }
 
-    def _record(self, name: str, writes: bool, **entry: Any) -> None:
-        if writes:
-            write_json(self.manifest, self.stages() | {name: entry})
+    @property
+    def sealed(self) -> dict[str, tuple[Path, ...]]:
+        """Of that, what others read: its digests are kept. Shards have theirs in an index; some pictures have none."""
+        images = [self.images / model for model in MODELS]
+        return {
+            "degrade": (self.prompts, self.undegraded),
+            "sample": (self.pairs / "index.json",),
+            "import": (self.pairs / "index.json", self.left_out),
+            "pretrain": (self.policies, self.pretraining.log),
+            "train": (self.aligned, self.log),
+            "evaluate": (self.scores, self.parts, self.evaluation, *images),
+            "report": (self.report_html, self.report_json),
+        }
+
+    @property
+    def continued(self) -> dict[str, tuple[Path, ...]]:
+        """What a stage that was interrupted goes on from: where none of it is there, it has not begun."""
+        trained = (self.aligned, self.checkpoints, self.rounds)
+        return self.outputs | {"pretrain": (self.policies, self.pretraining.checkpoints), "train": trained}
+
+    def clear(self, names: Iterable[str]) -> list[str]:
+        """Delete the files of some stages, and nothing else; where votes were cast on them, say where these went."""
+        names = set(names)
+        for path in [path for name in names for path in self.outputs[name]]:
+            remove(path)
+        return self._keep_votes() if names & {"train", "evaluate"} else []
+
+    def _keep_votes(self) -> list[str]:
+        """Votes are a person's work: where their images go, they are put aside."""
+        said = []
+        for path in (self.votes, self.ties):
+            if path.exists():
+                number = len(list(self.path.glob(f"{path.stem}-*.jsonl"))) + 1
+                aside = path.with_name(f"{path.stem}-{number}.jsonl")
+                path.rename(aside)
+                said.append(f"{path.name}: kept as {aside}, because the images that were voted on are thrown away")
+        return said

@@ -1,47 +1,108 @@
 """What each stage's result depends on, beyond the files of earlier stages: what the manifest keeps."""
 
+import dataclasses
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ddspo import components
+from ddspo.checks import Checked
 from ddspo.degradations.base import Degradation
 from ddspo.recipe import Recipe
 from ddspo.rows import Row
 
-MECHANICAL = ("device_batch", "checkpoint_every", "keep", "guards")
-"""Training options that change memory, disk or when it stops, but not the result: a run may go on with others."""
+_TRAINING = ("device_batch", "gradient_checkpointing", "checkpoint_every", "keep", "guards", "encode", "window")
+MECHANICAL: dict[str, tuple[str, ...]] = {
+    "model": ("hub_id",),
+    "sample": ("batch",),
+    "dataset": ("batch",),
+    "train": _TRAINING,
+    "evaluate": ("batch",),
+    "validation": ("batch",),
+}
+"""Options that change memory, disk, names or when it stops, but not the result: a run may go on with others.
+
+Where pairs do not fit into `train.window` another window means another order from then on, and nothing else.
+"""
+METHOD = ("policy_pair", "reference", "objective", "adaptation", "draw", "on_policy")
+READ: dict[str, tuple[str, ...]] = {
+    "degrade": ("seed", "prompts", "degradation"),
+    "sample": ("seed", "model", "identity", "sample", "dataset"),
+    "import": ("model", "identity", "dataset"),
+    "pretrain": ("seed", "model", "identity", "pretrain"),
+    "train": ("seed", "model", "identity", *METHOD, "train"),
+    "evaluate": ("seed", "model", "identity", "evaluate", "items", "references"),
+    "report": ("name", "evaluated"),
+}
+"""Of the recipe, and of what was read for it, what each stage depends on."""
 
 
-def settings_of(stage: str, recipe: Recipe, prompts: Row, items: dict[str, list[Row]]) -> Row:
-    """The settings of one stage, as plain data.
-
-    Args:
-        stage: Its name.
-        recipe: The recipe.
-        prompts: What the prompts' source holds.
-        items: The rows of the evaluation.
-    """
-    tree = components.plain(recipe)
-    for group in (tree, tree["pretrain"]):
-        group["train"] = {key: value for key, value in group["train"].items() if key not in MECHANICAL}
-    tree["evaluated"] = recipe.evaluate is not None
+def settings_of(stage: str, found: Checked) -> Row:
+    """The settings of one stage, as plain data."""
+    recipe = found.recipe
+    tree = _result_only(components.plain(recipe))
+    tree |= {"identity": found.identity, "references": found.references, "prompts": found.prompts}
+    tree |= {"evaluated": recipe.evaluate is not None, "items": _digest(found.items)}
     tree["degradation"] = recipe.degradation_used and _lasting(recipe.degradation_used)
-    tree["prompts"] = prompts
-    tree["items"] = _digest(items)
-    method = ("policy_pair", "reference", "objective", "adaptation", "draw", "on_policy")
-    keys = {
-        "degrade": ("seed", "prompts", "degradation"),
-        "sample": ("seed", "model", "sample", "dataset"),
-        "import": ("model", "dataset"),
-        "pretrain": ("seed", "model", "pretrain"),
-        "train": ("seed", "model", *method, "train"),
-        "evaluate": ("seed", "model", "evaluate", "items"),
-        "report": ("name", "evaluated"),
-    }
-    if recipe.validation.save == "best":
-        keys["train"] += ("validation", "items")
-    return {key: tree[key] for key in keys[stage]}
+    keys = READ[stage]
+    if stage == "train" and recipe.validation.save == "best":
+        keys += ("validation", "items")
+    return {key: tree[key] for key in keys}
+
+
+def changed(old: Row, new: Row, recipe: Recipe) -> list[str]:
+    """Dotted names of what differs between the settings that a stage was begun with and those of a recipe.
+
+    What only one of them has comes with another release: an option that the old ones lack had its default, and one
+    that the new ones lack has no meaning any more.
+    """
+    values = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
+    values |= {"prompts": None, "degradation": recipe.degradation_used}
+    filled = {key: _filled(old.get(key, new[key]), values.get(key)) for key in new}
+    return sorted(_differing(_result_only(filled), new))
+
+
+def _result_only(tree: Row) -> Row:
+    """Without what is mechanical."""
+    found = dict(tree)
+    for group, names in MECHANICAL.items():
+        if isinstance(found.get(group), Mapping):
+            found[group] = {key: value for key, value in found[group].items() if key not in names}
+    if isinstance(found.get("pretrain"), Mapping):
+        found["pretrain"] = _result_only(found["pretrain"])
+    return found
+
+
+def _filled(old: Any, value: Any) -> Any:
+    """Plain data of a value of the same type as `value`, with the defaults of what it lacks."""
+    if not (dataclasses.is_dataclass(value) and isinstance(old, Mapping)):
+        return old
+    if isinstance(value, tuple(components.KINDS)):
+        name = components.name_of(value)
+        return {name: _with_defaults(old[name] or {}, value)} if set(old) == {name} else old
+    return _with_defaults(old, value)
+
+
+def _with_defaults(old: Mapping[str, Any], value: Any) -> Row:
+    found: Row = {}
+    for field in dataclasses.fields(value):
+        if field.name in old:
+            found[field.name] = _filled(old[field.name], getattr(value, field.name))
+        elif field.default_factory is not dataclasses.MISSING:
+            found[field.name] = components.plain(field.default_factory())
+        else:
+            default = getattr(value, field.name) if field.default is dataclasses.MISSING else field.default
+            found[field.name] = components.plain(default)
+    return found
+
+
+def _differing(old: Any, new: Any, path: str = "") -> Iterator[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for name in new:
+            yield from _differing(old.get(name), new[name], f"{path}.{name}" if path else name)
+    elif old != new:
+        yield path
 
 
 def _lasting(degradation: Degradation) -> Row:

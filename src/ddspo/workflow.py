@@ -1,8 +1,9 @@
 """Carries a recipe through the stages: checks everything first, skips what is finished, continues what is not."""
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -10,17 +11,18 @@ from accelerate import Accelerator
 from ddspo import components, recipe
 from ddspo.agreement import agree, alone
 from ddspo.backbones.base import Backbone
-from ddspo.checks import LOOKED_AT, check, reading
+from ddspo.checks import LOOKED_AT, Checked, check, reading
 from ddspo.errors import InputError
-from ddspo.files import write_json, write_text
+from ddspo.files import tidy, write_json, write_text
+from ddspo.lock import locked
+from ddspo.manifest import Manifest
 from ddspo.pairs.store import PairStore
 from ddspo.progress import Progress
 from ddspo.recipe import STAGES, Recipe
 from ddspo.result import Result
-from ddspo.rows import Row, some_rows
+from ddspo.rows import Row, read_json, some_rows
 from ddspo.run_folder import MODELS, RunFolder
 from ddspo.sampling.maker import PairMaker
-from ddspo.settings import settings_of
 from ddspo.stages.degrade import degrade
 from ddspo.stages.evaluate import Evaluate
 from ddspo.stages.import_pairs import import_pairs
@@ -28,6 +30,7 @@ from ddspo.stages.pretrain import pretrain
 from ddspo.stages.report import report
 from ddspo.stages.sample import sample
 from ddspo.stages.train import Method, train
+from ddspo.standing import Standing
 from ddspo.training import processes
 from ddspo.training.fit import Optimisation
 from ddspo.training.on_policy import Remaking
@@ -36,66 +39,113 @@ from ddspo.training.validation import Validator
 
 MENDING = ("sample", "import")
 """Stages that look for damage where they are finished, if they are asked for by name."""
+LONG = 120
+"""Seconds of work that are not thrown away without a word."""
+
+
+def willing(question: str) -> bool:
+    """Whoever asks to start anew means it."""
+    return True
 
 
 @dataclass
 class Workflow:
     """One recipe on its way through the stages."""
 
-    recipe: Recipe
+    found: Checked
     accelerator: Accelerator
     progress: Progress
-    prompts: Row = field(default_factory=dict)
-    items: dict[str, list[Row]] = field(default_factory=dict)
 
     @classmethod
-    def start(cls, given: Recipe, *, fresh_from: str | None = None, first: str | None = None) -> "Workflow":
-        """Check all inputs, then make the run folder, or throw away what a stage and later ones left there.
+    def start(
+        cls, given: Recipe, *, fresh: bool = False, first: str | None = None, sure: Callable[[str], bool] = willing
+    ) -> "Workflow":
+        """Check all inputs, then make the run folder, or throw away what a changed stage and later ones left there.
 
         Args:
             given: The recipe.
-            fresh_from: The stage from which on everything is thrown away.
+            fresh: Start anew at the stage that is to run first, or else at the first one that a change reaches.
             first: The stage that is to run first, if not the recipe's first.
+            sure: Asked before the work of more than minutes is thrown away.
 
         Raises:
-            InputError: Anything in the recipe cannot work, or nothing is there for that stage.
+            InputError: Anything in the recipe cannot work, nothing is there for that stage, or it was begun with
+                other settings, or another command is at work on the run.
         """
         folder = RunFolder(Path(given.out) / given.name)
         accelerator = processes.accelerator(given.train, given.model.dtype, given.trackers, folder.trackers)
-        flow = cls(given, accelerator, Progress(speaks=accelerator.is_main_process))
-        cleared = STAGES[STAGES.index(fresh_from) :] if fresh_from else ()
-        degraded = folder.prompts if flow._has_finished("degrade") and "degrade" not in cleared else None
-        found = agree(lambda: check(given, flow._method, accelerator.num_processes, degraded))
-        flow = replace(flow, recipe=found.recipe, prompts=found.prompts, items=found.items)
+        flow = cls(Checked(given, {}, {}), accelerator, Progress(speaks=accelerator.is_main_process))
+        has_prompts = flow.standing.manifest.has_finished("degrade") and not (fresh and first == "degrade")
+        degraded = folder.prompts if has_prompts else None
+        flow.found = agree(lambda: check(given, flow._method, accelerator.num_processes, degraded))
+        begin = (first or flow.standing.first_changed()) if fresh else None
+        cleared = STAGES[STAGES.index(begin) :] if begin else ()
         if first:
-            flow._needs(first)
-        for name in set(STAGES) - set(cleared):
-            flow.folder.check(name, flow._settings(name))
-        accelerator.wait_for_everyone()
-        alone(lambda: flow._begin(cleared))
+            flow.standing.needs(first)
+        flow.standing.check(set(STAGES) - set(cleared))
+        if fresh and not begin:
+            flow.progress.say("--fresh: nothing has changed: `ddspo STAGE --fresh` starts anew at a stage")
+        alone(lambda: flow._prepare(cleared, sure))
         return flow
+
+    @property
+    def recipe(self) -> Recipe:
+        """What it carries."""
+        return self.found.recipe
 
     @property
     def folder(self) -> RunFolder:
         """Where the run lives."""
         return RunFolder(Path(self.recipe.out) / self.recipe.name)
 
+    @property
+    def standing(self) -> Standing:
+        """How the recipe stands to what is there."""
+        return Standing(self.found, Manifest(self.folder, self.accelerator.is_main_process))
+
     def run(self, stages: tuple[str, ...] = ()) -> None:
-        """Go through some stages in order, or all of the recipe's; each is skipped where it is finished."""
-        for name in stages or self.recipe.stages:
-            self._needs(name)
-            writes = self.accelerator.is_main_process
-            with self.folder.stage(name, self._settings(name), writes=writes) as left:
-                if left or (name in MENDING and name in stages):
-                    self._run_stage(name)
-            self.accelerator.wait_for_everyone()
-            if writes:
-                seconds, where = self.folder.stages()[name]["seconds"], self.folder.result(name)
+        """Go through some stages in order, or all of the recipe's; each is skipped where it is finished and whole.
+
+        Raises:
+            InputError: Another command is at work on the run, or was since this one started.
+        """
+        with ExitStack() as stack:
+            alone(lambda: stack.enter_context(locked(self.folder.path)))
+            standing = self.standing
+            standing.check(STAGES)
+            for name in stages or self.recipe.stages:
+                standing.needs(name)
+                alone(partial(self._mend, name))
+                with standing.enter(name) as left:
+                    if left or (name in MENDING and name in stages):
+                        self._run_stage(name)
+                self.accelerator.wait_for_everyone()
+                seconds, where = standing.manifest.entry(name).get("seconds", 0), self.folder.result(name)
                 self.progress.say(f"{name:<9} {'done' if left else 'kept'} in {seconds:.0f} s -> {where}")
+
+    def _mend(self, name: str) -> None:
+        for line in self.standing.mend(name):
+            self.progress.say(f"{name}: {line}")
 
     def result(self) -> Row:
         """The report of a finished run."""
-        return json.loads(self.folder.report_json.read_text())
+        return read_json(self.folder.report_json, "run `ddspo report`")
+
+    def _prepare(self, cleared: tuple[str, ...], sure: Callable[[str], bool]) -> None:
+        """Make the run folder, or what is to begin anew of it."""
+        with locked(self.folder.path):
+            self.standing.check(set(STAGES) - set(cleared))
+            tidy(self.folder.path)
+            begun = {name: self.standing.manifest.entry(name).get("seconds", 0.0) for name in cleared}
+            long = [f"{name} ({seconds / 60:.0f} min)" for name, seconds in begun.items() if seconds > LONG]
+            if long:
+                question = f"--fresh: throws away what was made in {self.folder.path} by {', '.join(long)}"
+                self.progress.say(question)
+                if not sure(question):
+                    raise InputError("--fresh: nothing was thrown away: run without it, or choose another name=...")
+            for line in self.standing.manifest.forget(cleared) if cleared else ():
+                self.progress.say(line)
+            self._describe()
 
     def _run_stage(self, name: str) -> None:
         steps: dict[str, Callable[[], object]] = {
@@ -155,7 +205,7 @@ class Workflow:
         return Validator(
             settings=given.validation,
             backbone=base,
-            items=self.items["validation"] if given.evaluate else some_rows(self.folder.prompts, LOOKED_AT),
+            items=self.found.items["validation"] if given.evaluate else some_rows(self.folder.prompts, LOOKED_AT),
             metric=given.evaluate.metric if given.evaluate else None,
             seed=given.seed,
             folder=self.folder.validation,
@@ -174,11 +224,11 @@ class Workflow:
         assert given.evaluate is not None  # `_needs` has said so in words
         backbones = {name: self._backbone() for name in MODELS}
         given.adaptation.load(backbones["aligned"], self.folder.aligned)
-        self._say_too_long(backbones["base"], self.items["evaluation"], "evaluate.prompts")
+        self._say_too_long(backbones["base"], self.found.items["evaluation"], "evaluate.prompts")
         Evaluate(
             folder=self.folder,
             backbones=backbones,
-            items=self.items,
+            items=self.found.items,
             settings=given.evaluate,
             metric_name=components.name_of(given.evaluate.metric),
             seed=given.seed,
@@ -205,29 +255,7 @@ class Workflow:
             example = f", for example {mine[0].prompt!r} loses {mine[0].words!r}" if mine else ""
             self.progress.say(f"{name}: {reader.encoder} reads {reader.limit} tokens: {which}{example}")
 
-    def _settings(self, name: str) -> Row:
-        return settings_of(name, self.recipe, self.prompts, self.items)
-
-    def _needs(self, name: str) -> None:
-        """Earlier stages must be finished; a stage that was not begun here is not run behind the user's back."""
-        if name == "pretrain" and not self.recipe.pretrains:
-            raise InputError(
-                f"pretrain: policy_pair {components.name_of(self.recipe.policy_pair)} needs no winner and loser: "
-                "go on with `ddspo train`"
-            )
-        if name not in self.recipe.stages:
-            raise InputError(f"{name}: the recipe has no such group: `ddspo show` prints what it may hold")
-        for earlier in self.recipe.stages[: self.recipe.stages.index(name)]:
-            if not self._has_finished(earlier):
-                raise InputError(
-                    f"{self.folder.path}: {earlier} is not finished: run `ddspo {earlier}` or `ddspo run`"
-                )
-
-    def _has_finished(self, name: str) -> bool:
-        return bool(self.folder.stages().get(name, {}).get("finished"))
-
-    def _begin(self, cleared: Sequence[str]) -> None:
-        """Throw away what some stages left, and write down what runs, and on what."""
-        self.folder.clear(cleared)
+    def _describe(self) -> None:
+        """Write down what runs, and on what."""
         write_text(self.folder.recipe, recipe.dump(self.recipe))
         write_json(self.folder.environment, processes.environment(self.accelerator))

@@ -9,6 +9,7 @@ import pytest
 import torch
 from test_trajectories import ROOT, digests, interrupt, run, weights
 
+from ddspo.manifest import Manifest
 from ddspo.pairs.store import PairStore
 from ddspo.rows import read_rows
 from ddspo.run_folder import RunFolder
@@ -34,7 +35,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_killed_while_a_round_is_made_ends_bit_identical(whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "scenes"
     shutil.copytree(whole, folder, ignore=shutil.ignore_patterns("checkpoints", "aligned", "log.jsonl", "rounds"))
-    RunFolder(folder).clear(["train", "report"])
+    Manifest(RunFolder(folder)).forget(["train", "report"])
     begun = (folder / "rounds" / "0002" / "000001.parquet").exists
     assert interrupt(command(tmp_path), begun, signal.SIGKILL) == -signal.SIGKILL
     run(command(tmp_path))

@@ -20,6 +20,7 @@ from ddspo import components
 from ddspo.backbones.base import Backbone, Model
 from ddspo.backbones.sd import SD
 from ddspo.errors import InputError
+from ddspo.manifest import Manifest
 from ddspo.pairs.store import PairStore
 from ddspo.progress import Progress
 from ddspo.recipe import load
@@ -311,7 +312,7 @@ def test_a_data_driven_run(tiny_folder: Path, tmp_path: Path) -> None:
     run = flow.folder
     assert [(row["place"][-2:], row["reason"]) for row in read_rows(run.left_out)] == [(":1", "tie"), (":1", "broken")]
     assert [row["step"] for row in read_rows(run.log)] == [1, 2]
-    assert list(run.stages()) == ["import", "pretrain", "train", "report"]
+    assert list(Manifest(run).stages()) == ["import", "pretrain", "train", "report"]
     assert (run.aligned / "pytorch_lora_weights.safetensors").is_file()
     assert len(read_rows(run.images / "pairs/pairs.jsonl")) == 3
     assert load(run.recipe).dataset == flow.recipe.dataset

@@ -82,4 +82,4 @@ def test_what_was_read_is_not_asked_for_again(tmp_path: Path, monkeypatch: pytes
     flow = Workflow.start(given)
     assert flow.prompts == {"path": "owner/name"}
     with pytest.raises(InputError, match="Couldn't reach"):
-        Workflow.start(given, fresh_from="degrade")
+        Workflow.start(given, fresh=True, first="degrade")

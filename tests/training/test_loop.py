@@ -18,7 +18,9 @@ from ddspo.adaptations.full import Full
 from ddspo.adaptations.lora import LoRA
 from ddspo.backbones.base import Backbone
 from ddspo.backbones.sd import SD
+from ddspo.checks import Checked
 from ddspo.errors import InputError, Stopped
+from ddspo.manifest import Manifest
 from ddspo.maths.pair import Pair
 from ddspo.metrics.base import Metric, Score
 from ddspo.objectives.logistic import Logistic
@@ -28,6 +30,7 @@ from ddspo.progress import Progress
 from ddspo.recipe import load
 from ddspo.rows import read_rows
 from ddspo.run_folder import RunFolder
+from ddspo.settings import settings_of
 from ddspo.stages.train import Method, train
 from ddspo.training.fit import Fit, Optimisation
 from ddspo.training.guards import Guards
@@ -232,10 +235,10 @@ def test_the_best_of_none_is_refused(validation: dict[str, int]) -> None:
 
 def test_where_the_best_is_saved_the_scores_belong_to_the_training(recipe: Path, tmp_path: Path) -> None:
     """So a run may not go on with others, which may with the last: they change nothing there."""
-    flow = Workflow(load(recipe, [f"out={tmp_path}"]), Accelerator(), Progress(speaks=False))
-    assert "validation" not in flow._settings("train")
-    flow = Workflow(load(recipe, ["validation.save=best"]), Accelerator(), Progress(speaks=False))
-    assert flow._settings("train")["validation"]["every"] == 2
+    flow = Workflow(Checked(load(recipe, [f"out={tmp_path}"]), {}, {}), Accelerator(), Progress(speaks=False))
+    assert "validation" not in settings_of("train", flow.found)
+    flow = Workflow(Checked(load(recipe, ["validation.save=best"]), {}, {}), Accelerator(), Progress(speaks=False))
+    assert settings_of("train", flow.found)["validation"]["every"] == 2
     with pytest.raises(InputError, match=r"validation.save best: nothing would be scored"):
         Workflow.start(load(recipe, [f"out={tmp_path}", "validation.save=best"]))
 
@@ -273,13 +276,13 @@ def test_a_stopped_run_goes_on_with_a_lower_rate_and_nothing_else(recipe: Path, 
     with pytest.raises(Stopped, match="the last good checkpoint is"):
         Workflow.start(load(recipe, [out])).run(STAGES)
     run = RunFolder(tmp_path / "run")
-    assert run.stages()["train"]["stopped"]
+    assert Manifest(run).stages()["train"]["stopped"]
     kept = int(sorted(run.checkpoints.glob("[0-9]*"))[-1].name)
     before = read_rows(run.log)[:kept]
     with pytest.raises(InputError, match=r"stage train was begun with another objective.logistic.beta: "):
         Workflow.start(load(recipe, [out, "train.lr=1e-5", "objective.logistic.beta=5"]))
     Workflow.start(load(recipe, [out, "train.lr=1e-5"])).run(STAGES)
-    assert run.stages()["train"]["finished"]
+    assert Manifest(run).stages()["train"]["finished"]
     log = read_rows(run.log)
     assert log[:kept] == before
     assert [row["step"] for row in log] == list(range(1, 13))

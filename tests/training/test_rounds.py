@@ -14,7 +14,9 @@ from ddspo.adaptations.full import Full
 from ddspo.adaptations.lora import LoRA
 from ddspo.backbones.base import Model
 from ddspo.backbones.sd import SD
+from ddspo.checks import Checked
 from ddspo.errors import InputError
+from ddspo.manifest import Manifest
 from ddspo.maths.pair import split
 from ddspo.pairs.store import PairStore
 from ddspo.progress import Progress
@@ -22,6 +24,7 @@ from ddspo.recipe import load
 from ddspo.run_folder import RunFolder
 from ddspo.sampling.options import Sampling
 from ddspo.sampling.plan import Plan
+from ddspo.settings import settings_of
 from ddspo.training.fit import Fit
 from ddspo.training.on_policy import OnPolicy
 from ddspo.training.policies import Policies
@@ -76,7 +79,7 @@ def test_each_round_has_the_pairs_of_its_policy(recipe: Path, tiny_folder: Path,
             assert torch.equal(stored, getattr(policy, side).half())
             assert not torch.equal(stored, getattr(base, side).half())
     assert len(seeds) == 12
-    folder.clear(["train"])
+    Manifest(folder).forget(["train"])
     assert not folder.rounds.exists()
     assert folder.pairs.exists()
 
@@ -168,6 +171,6 @@ def test_how_many_rounds_there_are() -> None:
 
 
 def test_a_run_may_not_go_on_with_other_rounds(recipe: Path, tmp_path: Path) -> None:
-    flow = Workflow(load(recipe, [f"out={tmp_path}"]), Accelerator(), Progress(speaks=False))
-    assert flow._settings("train")["on_policy"] == {"every": 2}
+    flow = Workflow(Checked(load(recipe, [f"out={tmp_path}"]), {}, {}), Accelerator(), Progress(speaks=False))
+    assert settings_of("train", flow.found)["on_policy"] == {"every": 2}
     assert "on_policy" not in flow._settings("sample")

@@ -1,6 +1,5 @@
 """report.html: one self-contained page of everything that is in a run folder."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ddspo.pages import figures
 from ddspo.pages.scores import grouped
-from ddspo.rows import Row, read_rows
+from ddspo.rows import Row, read_json, read_rows
 from ddspo.run_folder import MODELS, RunFolder
 
 SHOWN = 12
@@ -121,4 +120,4 @@ def _rows(path: Path) -> list[Row]:
 
 def environment(run: RunFolder) -> dict[str, Any]:
     """Versions and machine, empty where nothing says so."""
-    return json.loads(run.environment.read_text(encoding="utf-8")) if run.environment.exists() else {}
+    return read_json(run.environment, "run `ddspo run` again") if run.environment.exists() else {}

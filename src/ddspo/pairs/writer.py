@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from torch import Tensor
 
 from ddspo.errors import InputError
-from ddspo.files import replace_atomically, write_json
+from ddspo.files import replace_atomically, tidy, write_json
 from ddspo.maths.pair import Pair
 from ddspo.pairs.data import States
 from ddspo.pairs.shards import Damaged, Entry, Origin, digest, encode, read_shard, table_of
@@ -110,8 +110,7 @@ def begin(folder: Path, shards: int | None = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if shards is not None:
         _refuse_others(folder, shards)
-    for path in [*folder.glob(".*.partial"), *folder.glob(f"{PARTS}/.*.partial")]:
-        path.unlink()
+    tidy(folder)
     _merge(folder)
 
 

@@ -1,11 +1,10 @@
 """aligned/ -> one file or folder in the format of some tool."""
 
-import shutil
 from pathlib import Path
 
 from ddspo.errors import InputError
 from ddspo.exports.base import Aligned, Export
-from ddspo.files import replace_atomically
+from ddspo.files import replace_atomically, tidy_beside
 
 
 def export(aligned: Aligned, how: Export, out: Path, card: str) -> None:
@@ -25,16 +24,11 @@ def export(aligned: Aligned, how: Export, out: Path, card: str) -> None:
         raise InputError(f"{out}: this format is {f'one {how.suffix} file' if how.suffix else 'a folder'}: name it so")
     if out.exists():
         raise InputError(f"{out}: is there already: remove it or give another --out")
+    tidy_beside(out)
     replace_atomically(out, lambda partial: _write(aligned, how, card, partial))
 
 
 def _write(aligned: Aligned, how: Export, card: str, partial: Path) -> None:
-    try:
-        how.write(aligned, partial)
-        if not how.suffix:
-            (partial / "README.md").write_text(card, encoding="utf-8")
-    except BaseException:
-        if partial.is_dir():
-            shutil.rmtree(partial)
-        partial.unlink(missing_ok=True)
-        raise
+    how.write(aligned, partial)
+    if not how.suffix:
+        (partial / "README.md").write_text(card, encoding="utf-8")

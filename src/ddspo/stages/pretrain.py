@@ -1,6 +1,5 @@
 """pairs/ -> policies/winner, policies/loser: the base, fine-tuned on either side of the pairs."""
 
-import shutil
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated
@@ -77,5 +76,4 @@ def _save(run: RunFolder, fit: Fit, imitators: Imitators) -> None:
     with fit.averaged():
         for who, behaviour in zip(("winner", "loser"), imitators.trained, strict=True):
             save = partial(imitators.adaptation.save, imitators.backbone, behaviour=behaviour)
-            shutil.rmtree(run.policies / who, ignore_errors=True)
             replace_atomically(run.policies / who, save)

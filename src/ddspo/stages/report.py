@@ -1,6 +1,5 @@
 """Everything in the run folder -> report.json for programs and report.html, one self-contained page, for people."""
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -8,10 +7,11 @@ import numpy as np
 
 from ddspo.errors import InputError
 from ddspo.files import write_json, write_text
+from ddspo.manifest import Manifest
 from ddspo.maths.statistics import by_tag, overall, paired_bootstrap
 from ddspo.pages.report import Judged, environment, page
 from ddspo.pages.scores import grouped, paired
-from ddspo.rows import Row, read_rows
+from ddspo.rows import Row, read_json, read_rows
 from ddspo.run_folder import MODELS, RunFolder
 
 
@@ -31,7 +31,7 @@ def report(run: RunFolder, name: str, *, evaluated: bool = True) -> Row:
         "name": name,
         "metrics": {judged.summary["metric"]: _metric(judged)} if judged else {},
         "fidelity": judged.summary["fidelity"] if judged else {},
-        "stages": {stage: row["seconds"] for stage, row in run.stages().items() if stage != "report"},
+        "stages": {stage: row["seconds"] for stage, row in Manifest(run).stages().items() if stage != "report"},
         "versions": environment(run).get("versions", {}),
     }
     write_json(run.report_json, result)
@@ -46,7 +46,7 @@ def _judged(run: RunFolder) -> Judged:
     prompts = by_prompt([row for row in rows if row["split"] == "evaluation"])
     if not prompts:
         raise InputError(f"{run.scores}: no image was judged for both models: run `ddspo evaluate --fresh`")
-    return Judged(rows, prompts, json.loads(run.evaluation.read_text(encoding="utf-8")))
+    return Judged(rows, prompts, read_json(run.evaluation, "run `ddspo evaluate`"))
 
 
 def by_prompt(rows: Sequence[Row]) -> list[Row]:

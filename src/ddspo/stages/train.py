@@ -1,6 +1,5 @@
 """pairs/ -> checkpoints/, log.jsonl, aligned/: the policy, by the one training loop."""
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -119,6 +118,5 @@ def train(
 
 
 def _save(run: RunFolder, fit: Fit, policies: Policies) -> None:
-    shutil.rmtree(run.aligned, ignore_errors=True)
     with fit.averaged():
         replace_atomically(run.aligned, partial(policies.adaptation.save, policies.backbone))

@@ -1,7 +1,6 @@
-"""Resumable states of a training run: a folder an update, each whole or absent."""
+"""Resumable states of a training run: a folder an update, each whole or absent, with the digest of every file."""
 
-import os
-import shutil
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +8,14 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ddspo.digests import digest_of
+from ddspo.errors import InputError
+from ddspo.files import remove, replacing, write_json
+
 State = dict[int, dict[str, Tensor]]
 """An optimizer's state: tensors by name, by number of the parameter."""
+
+DIGESTS = "digests.json"
 
 
 @dataclass(frozen=True)
@@ -33,16 +38,39 @@ class Checkpoints:
         """The folder of one."""
         return self.folder / f"{step:07d}"
 
-    def write(self, step: int, parts: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Write the named parts, each a safetensors file, under a temporary name, and rename."""
-        final, partial = self.path(step), self.folder / f".{step:07d}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        for name, tensors in parts.items():
-            whole = {key: value.contiguous() for key, value in tensors.items()}
-            save_file(whole, partial / f"{name}.safetensors")
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(partial, final)
+    def log(self, step: int) -> Path:
+        """The rows of the log up to a checkpoint."""
+        return self.path(step) / "log.jsonl"
+
+    def write(self, step: int, parts: Mapping[str, Mapping[str, Tensor]], log: str) -> None:
+        """Write the named parts, each a safetensors file, and the log so far; all of it or nothing."""
+        with replacing(self.path(step)) as partial:
+            partial.mkdir()
+            for name, tensors in parts.items():
+                whole = {key: value.contiguous() for key, value in tensors.items()}
+                save_file(whole, partial / f"{name}.safetensors")
+            (partial / "log.jsonl").write_text(log, encoding="utf-8")
+            write_json(partial / DIGESTS, {path.name: digest_of(path) for path in sorted(partial.iterdir())})
+
+    def drop_damaged(self) -> list[str]:
+        """Delete every checkpoint of which a file is missing or another than was written; a line for each."""
+        damaged = []
+        for step in self.steps():
+            fault = self._fault(step)
+            if fault:
+                damaged.append(f"{self.path(step)}: {fault}: it is not used, and deleted")
+                self.drop(step)
+        return damaged
+
+    def _fault(self, step: int) -> str | None:
+        folder = self.path(step)
+        try:
+            digests = dict(json.loads((folder / DIGESTS).read_text(encoding="utf-8")))
+            found = {path.name: digest_of(path) for path in folder.iterdir() if path.name != DIGESTS}
+        except (OSError, ValueError, TypeError, InputError):
+            return f"{DIGESTS} cannot be read"
+        changed = sorted(name for name in {*digests, *found} if digests.get(name) != found.get(name))
+        return f"{changed[0]} is another than was written" if changed else None
 
     def read(self, step: int, part: str) -> dict[str, Tensor]:
         """One part of a checkpoint."""
@@ -56,7 +84,7 @@ class Checkpoints:
 
     def drop(self, step: int) -> None:
         """Delete one, if it is there."""
-        shutil.rmtree(self.path(step), ignore_errors=True)
+        remove(self.path(step))
 
 
 def flat(state: State) -> dict[str, Tensor]:

@@ -150,7 +150,7 @@ class Fit:
         Raises:
             Stopped: A guard stopped it.
         """
-        start, last = self._resume(), self.settings.steps
+        start, last = self._resume(progress), self.settings.steps
         with progress.task(self.name, last, done=start) as advance:
             for step in range(start + 1, last + 1):
                 row = self._update(step - 1)
@@ -261,7 +261,8 @@ class Fit:
     def _checkpoint(self, step: int) -> None:
         """Write everything that a resumed run needs, and drop the oldest."""
         parts = {"weights": self.trained.weights(), "optimizer": flat(self.optimizer.state_dict()["state"])}
-        self.checkpoints.write(step, parts | ({"average": self.average.state()} if self.average else {}))
+        parts |= {"average": self.average.state()} if self.average else {}
+        self.checkpoints.write(step, parts, self.log.text)
         self.checkpoints.prune(best(self.log.rows))
 
     def _restore(self, step: int) -> None:
@@ -269,8 +270,11 @@ class Fit:
         if self.average:
             self.average.restore(self.checkpoints.read(step, "average"), step)
 
-    def _resume(self) -> int:
-        """Load the newest checkpoint, cut the log to it, and say how many updates it holds."""
+    def _resume(self, progress: Progress) -> int:
+        """Load the newest whole checkpoint and its log, and say how many updates it holds."""
+        with self.accelerator.main_process_first():
+            for line in self.checkpoints.drop_damaged():
+                progress.say(f"{self.name}: {line}")
         step = max(self.checkpoints.steps(), default=0)
         if step:
             self._restore(step)
@@ -278,7 +282,7 @@ class Fit:
             self.optimizer.load_state_dict(state | {"state": deep(self.checkpoints.read(step, "optimizer"))})
             self.schedule = self._schedule(done=step)
         with self.accelerator.main_process_first():
-            self.log.cut(step)
+            self.log.go_on(self.checkpoints.log(step) if step else None)
         self.accelerator.wait_for_everyone()
         return step
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ddspo.files import write_rows
+from ddspo.files import write_text
 from ddspo.rows import read_rows
 
 
@@ -22,12 +22,16 @@ class Log:
     writes: bool
     rows: list[dict[str, Any]] = field(default_factory=list)
 
-    def cut(self, step: int) -> None:
-        """Read what an earlier start left, up to an update, and forget what came after."""
-        rows = _whole_rows(self.path) if self.path.exists() else []
-        self.rows = [row for row in rows if row["step"] <= step]
+    def go_on(self, kept: Path | None) -> None:
+        """Begin with the rows that a checkpoint kept, or with none; whatever the file holds beyond them is gone."""
+        self.rows = read_rows(kept) if kept else []
         if self.writes:
-            write_rows(self.path, self.rows)
+            write_text(self.path, self.text)
+
+    @property
+    def text(self) -> str:
+        """All rows as the file holds them."""
+        return "".join(json.dumps(row) + "\n" for row in self.rows)
 
     def append(self, row: dict[str, Any]) -> None:
         """Add the row of an update."""
@@ -35,11 +39,3 @@ class Log:
         if self.writes:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
-
-
-def _whole_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a log whose last line may have been cut off by a kill."""
-    text = path.read_text(encoding="utf-8")
-    if text and not text.endswith("\n"):
-        path.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
-    return read_rows(path)

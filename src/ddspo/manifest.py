@@ -1,0 +1,175 @@
+"""What of a run was begun and finished, with which settings, from what, and the digest of everything that it left."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ddspo.digests import digest_of
+from ddspo.errors import InputError, Stopped
+from ddspo.files import remove, write_json
+from ddspo.rows import Row, read_json
+from ddspo.run_folder import RunFolder
+
+SEAL = "sha256"
+"""The manifest's own digest, beside the stages."""
+CARD = "README.md"
+"""Of aligned/: written anew whenever something about it is known, so it has no digest."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The stages of a run folder; only the first process writes."""
+
+    run: RunFolder
+    writes: bool = True
+
+    def stages(self) -> Row:
+        """{stage: {settings, inputs, seconds, finished, digest}}, empty where nothing has begun.
+
+        A manifest that is damaged or gone is read from its copy.
+
+        Raises:
+            InputError: The copy is damaged too.
+        """
+        copy = self._copy
+        if not (self.run.manifest.exists() or copy.exists()):
+            return {}
+        found = _read(self.run.manifest) or _read(copy)
+        if found is None:
+            raise InputError(
+                f"{self.run.manifest}: damaged, and so is {copy.name}: nobody knows what is finished: "
+                "choose another name=..., or move the run folder away"
+            )
+        return {name: entry for name, entry in found.items() if name != SEAL}
+
+    def entry(self, name: str) -> Row:
+        """What is known of a stage; empty if it was not begun, or was and left nothing to go on from."""
+        entry = self.stages().get(name, {})
+        left = entry.get("finished") or any(map(_holds_files, self.run.continued[name]))
+        return entry if left else {}
+
+    def has_finished(self, name: str) -> bool:
+        """Whether a stage is done."""
+        return bool(self.entry(name).get("finished"))
+
+    def digest(self, name: str) -> str | None:
+        """Of everything that a finished stage left; None where it is not finished or nobody took it."""
+        return self.entry(name).get("digest")
+
+    @contextmanager
+    def stage(self, name: str, settings: Row, inputs: Mapping[str, str | None]) -> Iterator[bool]:
+        """Enter a stage; yields whether there is work left. Leaving without an error marks it finished.
+
+        A stage that a guard stopped is marked too.
+
+        Args:
+            name: The stage's name.
+            settings: Everything its result depends on, as plain data.
+            inputs: The digests of the stages that it reads.
+        """
+        entry = self.entry(name)
+        if entry.get("finished"):
+            yield False
+            return
+        given: Row = {"settings": settings, "inputs": dict(inputs)}
+        began, spent = time.monotonic(), entry.get("seconds", 0.0)
+        self._record(name, given | {"seconds": spent, "finished": False})
+        state: Row = {"finished": False}
+        try:
+            yield True
+            state = {"finished": True, "digest": self._seal(name) if self.writes else None}
+        except Stopped:
+            state = {"finished": False, "stopped": True}
+            raise
+        finally:
+            self._record(name, given | {"seconds": round(spent + time.monotonic() - began, 2)} | state)
+
+    def damage(self, name: str) -> dict[Path, str]:
+        """What a finished stage left and is not as it was written: {file: what is wrong}."""
+        path, digest = self._digests(name), self.digest(name)
+        if digest is None:
+            return {} if _holds_files(self.run.result(name)) else {self.run.result(name): "missing"}
+        if not path.is_file() or digest_of(path) != digest:
+            return {path: "missing or another than was written, so that nobody knows what else is"}
+        wrong = {}
+        for file, expected in read_json(path, "").items():
+            place = self.run.path / file
+            if not place.is_file():
+                wrong[place] = "missing"
+            elif expected and digest_of(place) != expected:
+                wrong[place] = "another than was written"
+        return wrong
+
+    def reopen(self, name: str) -> list[str]:
+        """Take away what is damaged of a finished stage, so that the stage makes it again; a line for each."""
+        damaged = self.damage(name) if self.has_finished(name) else {}
+        for path in damaged:
+            remove(path)
+        if damaged:
+            entry = {key: value for key, value in self.entry(name).items() if key != "digest"}
+            self._record(name, entry | {"finished": False})
+        return [f"{path}: {what}: it is made again" for path, what in damaged.items()]
+
+    def forget(self, names: Iterable[str]) -> list[str]:
+        """Delete the files of some stages and all that is known of them; says what was kept aside."""
+        names = set(names)
+        said = self.run.clear(names)
+        for name in names:
+            remove(self._digests(name))
+        if self.stages():
+            self._write({name: row for name, row in self.stages().items() if name not in names})
+        return said
+
+    def _seal(self, name: str) -> str:
+        """Keep the digests of what a stage left, and give that of the list. Shards have theirs in their index."""
+        found: dict[str, str | None] = {}
+        for path in self.run.sealed[name]:
+            for file in sorted(path.rglob("*")) if path.is_dir() else [path] if path.exists() else []:
+                if file.is_file() and file.name != CARD:
+                    found[file.relative_to(self.run.path).as_posix()] = digest_of(file)
+        if name in ("sample", "import"):
+            found |= {file.relative_to(self.run.path).as_posix(): None for file in self.run.pairs.glob("*.parquet")}
+        write_json(self._digests(name), found)
+        return digest_of(self._digests(name))
+
+    def _digests(self, name: str) -> Path:
+        return self.run.digests / f"{name}.json"
+
+    @property
+    def _copy(self) -> Path:
+        return self.run.path / ".manifest.json"
+
+    def _record(self, name: str, entry: Row) -> None:
+        if self.writes:
+            self._write(self.stages() | {name: entry})
+
+    def _write(self, stages: Row) -> None:
+        for path in (self.run.manifest, self._copy):
+            write_json(path, stages | {SEAL: _sealed(stages)})
+
+
+def _read(path: Path) -> Row | None:
+    """A manifest that is whole. One without a digest is of an older release, or a person's."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict) or not all(
+        isinstance(entry, dict) for name, entry in found.items() if name != SEAL
+    ):
+        return None
+    digest = found.pop(SEAL, None)
+    return found if digest in (None, _sealed(found)) else None
+
+
+def _sealed(stages: Any) -> str:
+    return hashlib.sha256(json.dumps(stages, sort_keys=True).encode()).hexdigest()
+
+
+def _holds_files(path: Path) -> bool:
+    return path.is_file() or any(each.is_file() for each in path.rglob("*"))
