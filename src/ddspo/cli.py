@@ -4,14 +4,13 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from ddspo.errors import InputError
-from ddspo.run_folder import MODELS
 
 if TYPE_CHECKING:
     from ddspo.exports.base import Export
@@ -226,6 +225,7 @@ def main() -> None:
 
 
 def _go(path: Path, overrides: list[str] | None, stages: tuple[str, ...], fresh: bool) -> "Workflow":
+    from ddspo.pages.headline import headline
     from ddspo.recipe import STAGES, load
     from ddspo.workflow import Workflow
 
@@ -280,24 +280,3 @@ def _quieten() -> None:
     for library in (diffusers, transformers):
         library.utils.logging.set_verbosity_error()
         library.utils.logging.disable_progress_bar()
-
-
-def headline(result: dict[str, Any]) -> list[str]:
-    """The result in a line, after one for what it is without guidance, if measured; nothing if not evaluated."""
-    if not result["metrics"]:
-        return []
-    ((name, metric),) = result["metrics"].items()
-    lines = []
-    if "1" in metric["by_scale"]:
-        base, aligned = (metric["curve"][model]["1"] for model in MODELS)
-        lines.append(
-            f"without guidance, validation prompts: {base:.3f} -> {aligned:.3f} {_change(metric['by_scale']['1'])}"
-        )
-    scales = "each at its best guidance scale"
-    lines.append(f"{name} {metric['base']:.3f} -> {metric['aligned']:.3f} {_change(metric)}, {scales}")
-    return lines
-
-
-def _change(row: dict[str, Any]) -> str:
-    low, high = row["interval"]
-    return f"({row['difference']:+.3f}, 95 % interval {low:+.3f} to {high:+.3f})"

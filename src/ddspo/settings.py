@@ -10,7 +10,7 @@ from ddspo import components
 from ddspo.checks import Checked
 from ddspo.degradations.base import Degradation
 from ddspo.recipe import Recipe
-from ddspo.rows import Row
+from ddspo.rows import Row, differences
 
 _TRAINING = ("device_batch", "gradient_checkpointing", "checkpoint_every", "keep", "guards", "encode", "window")
 MECHANICAL: dict[str, tuple[str, ...]] = {
@@ -60,7 +60,9 @@ def changed(old: Row, new: Row, recipe: Recipe) -> list[str]:
     values = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
     values |= {"prompts": None, "degradation": recipe.degradation_used}
     filled = {key: _filled(old.get(key, new[key]), values.get(key)) for key in new}
-    return sorted(_differing(_result_only(filled), new))
+    found = set(_differing(_result_only(filled), new))
+    # What a source holds is described without the options that are at their default.
+    return sorted(found | set(differences(filled.get("prompts"), new.get("prompts"), "prompts")))
 
 
 def _result_only(tree: Row) -> Row:

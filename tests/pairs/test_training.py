@@ -92,7 +92,9 @@ def test_texts_that_do_not_fit_are_named_before_they_are_encoded(monkeypatch: py
     """Room for ten conditions: the eleventh of endlessly many texts is one too many; ten are kept."""
     backbone = SD.tiny()
     each = sum(rows.nbytes for rows in backbone.encode([""]).values())
-    monkeypatch.setattr(module.psutil, "virtual_memory", lambda: SimpleNamespace(available=10.5 * each / FREE))
+    monkeypatch.setattr(
+        "ddspo.training.texts.psutil.virtual_memory", lambda: SimpleNamespace(available=10.5 * each / FREE)
+    )
     with pytest.raises(InputError, match=r"more than 10 texts, each with a condition of .* use train.encode=during"):
         EncodedTexts(backbone, (str(number) for number in count()))
     assert len(EncodedTexts(backbone, ["a", "b"] * 5).of(["b"], CPU)["encoder_hidden_states"]) == 1

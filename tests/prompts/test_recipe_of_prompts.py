@@ -71,7 +71,7 @@ def test_from_a_table_to_degraded_prompts(tmp_path: Path, capsys: pytest.Capture
 def test_what_was_read_is_not_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once degraded, prompts of another machine need no network; with --fresh they do."""
     rows = [{"prompt": "a red cube"}, {"prompt": "two cats"}]
-    here = lambda source, columns: ((f"row {n}", row) for n, row in enumerate(rows))  # noqa: E731
+    here = lambda *source: ((f"row {n}", row) for n, row in enumerate(rows))  # noqa: E731
     given = load(SCENES, ["prompts=owner/name", f"out={tmp_path / 'runs'}"])
     with pytest.raises(InputError, match=r"owner/name\[train\]: Couldn't reach"):
         Workflow.start(given)
@@ -80,6 +80,6 @@ def test_what_was_read_is_not_asked_for_again(tmp_path: Path, monkeypatch: pytes
         patch.setattr("ddspo.prompts.reading.read_dataset", here)
         Workflow.start(given).run(("degrade",))
     flow = Workflow.start(given)
-    assert flow.prompts == {"path": "owner/name"}
+    assert flow.found.prompts == {"path": "owner/name"}
     with pytest.raises(InputError, match="Couldn't reach"):
         Workflow.start(given, fresh=True, first="degrade")

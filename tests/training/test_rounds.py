@@ -173,4 +173,4 @@ def test_how_many_rounds_there_are() -> None:
 def test_a_run_may_not_go_on_with_other_rounds(recipe: Path, tmp_path: Path) -> None:
     flow = Workflow(Checked(load(recipe, [f"out={tmp_path}"]), {}, {}), Accelerator(), Progress(speaks=False))
     assert settings_of("train", flow.found)["on_policy"] == {"every": 2}
-    assert "on_policy" not in flow._settings("sample")
+    assert "on_policy" not in settings_of("sample", flow.found)
