@@ -19,7 +19,7 @@ from ddspo.sampling.options import Sampling
 from ddspo.stages.degrade import degrade
 from ddspo.stages.sample import sample
 from ddspo.stages.train import Method, train
-from ddspo.training.fit import Optimisation, check_batch
+from ddspo.training.optimisation import Optimisation, check_batch
 
 PROMPTS = ["a photo of a red circle", "a drawing of two squares", "an image of a blue cross above a triangle"]
 

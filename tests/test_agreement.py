@@ -15,7 +15,7 @@ from ddspo.agreement import agree, alone
 from ddspo.backbones.sd import SD
 from ddspo.errors import InputError
 from ddspo.training import processes
-from ddspo.training.fit import Optimisation
+from ddspo.training.optimisation import Optimisation
 
 
 def beside(*others: tuple[bool, str]) -> Callable[[list[object]], list[object]]:

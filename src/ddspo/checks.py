@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ddspo import components
+from ddspo.backbones._identity import identity
+from ddspo.digests import file_identity
 from ddspo.errors import InputError
+from ddspo.places import local
 from ddspo.prompts.reading import Reading, read_prompts, sound
 from ddspo.recipe import Recipe
 from ddspo.references import check_references
@@ -14,7 +17,7 @@ from ddspo.stages.degrade import nothing_left
 from ddspo.stages.evaluate import Evaluation
 from ddspo.stages.train import Method
 from ddspo.training.drawing import check_drawing
-from ddspo.training.fit import check_batch
+from ddspo.training.optimisation import check_batch
 
 LOOKED_AT = 10_000
 """Prompts that are looked at before long work, and for what a few can tell: a source may hold millions."""
@@ -58,7 +61,10 @@ def check(given: Recipe, method: Method, processes: int, degraded: Path | None) 
     else:
         prompts = _check_prompts(given, degraded)
     items = _check_evaluation(given.evaluate) if given.evaluate else {}
-    return Checked(replace(given, model=replace(given.model, backbone=components.name_of(backbone))), prompts, items)
+    named = replace(given, model=replace(given.model, backbone=components.name_of(backbone)))
+    references = given.evaluate.references if given.evaluate else None
+    seen = file_identity(local(references) or Path(references)) if references else None
+    return Checked(named, prompts, items, identity(given.model), seen)
 
 
 def reading(given: Recipe, at_most: int | None = None) -> Reading:

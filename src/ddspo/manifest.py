@@ -57,6 +57,10 @@ class Manifest:
         """Whether a stage is done."""
         return bool(self.entry(name).get("finished"))
 
+    def is_whole(self, name: str) -> bool:
+        """Whether a stage is done, and what it left is as it was written."""
+        return self.has_finished(name) and not self.damage(name)
+
     def digest(self, name: str) -> str | None:
         """Of everything that a finished stage left; None where it is not finished or nobody took it."""
         return self.entry(name).get("digest")

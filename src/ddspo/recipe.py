@@ -31,8 +31,8 @@ from ddspo.stages.evaluate import Evaluation
 from ddspo.stages.import_pairs import Dataset
 from ddspo.stages.pretrain import Pretraining
 from ddspo.training.drawing import Drawing
-from ddspo.training.fit import Optimisation
 from ddspo.training.on_policy import OnPolicy
+from ddspo.training.optimisation import Optimisation
 from ddspo.training.trackers import Tracker
 from ddspo.training.validation import Validation
 

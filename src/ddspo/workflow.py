@@ -32,8 +32,8 @@ from ddspo.stages.sample import sample
 from ddspo.stages.train import Method, train
 from ddspo.standing import Standing
 from ddspo.training import processes
-from ddspo.training.fit import Optimisation
 from ddspo.training.on_policy import Remaking
+from ddspo.training.optimisation import Optimisation
 from ddspo.training.trackers import tracked
 from ddspo.training.validation import Validator
 
@@ -75,7 +75,7 @@ class Workflow:
         folder = RunFolder(Path(given.out) / given.name)
         accelerator = processes.accelerator(given.train, given.model.dtype, given.trackers, folder.trackers)
         flow = cls(Checked(given, {}, {}), accelerator, Progress(speaks=accelerator.is_main_process))
-        has_prompts = flow.standing.manifest.has_finished("degrade") and not (fresh and first == "degrade")
+        has_prompts = flow.standing.manifest.is_whole("degrade") and not (fresh and first == "degrade")
         degraded = folder.prompts if has_prompts else None
         flow.found = agree(lambda: check(given, flow._method, accelerator.num_processes, degraded))
         begin = (first or flow.standing.first_changed()) if fresh else None

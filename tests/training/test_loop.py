@@ -32,8 +32,9 @@ from ddspo.rows import read_rows
 from ddspo.run_folder import RunFolder
 from ddspo.settings import settings_of
 from ddspo.stages.train import Method, train
-from ddspo.training.fit import Fit, Optimisation
+from ddspo.training.fit import Fit
 from ddspo.training.guards import Guards
+from ddspo.training.optimisation import Optimisation
 from ddspo.training.trackers import check_trackers, tracked
 from ddspo.training.validation import Validation, Validator, spread, undisturbed
 from ddspo.workflow import Workflow

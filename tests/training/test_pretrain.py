@@ -20,7 +20,8 @@ from ddspo.rows import read_rows
 from ddspo.run_folder import RunFolder
 from ddspo.stages.pretrain import Pretraining, pretrain
 from ddspo.training.batches import Batches
-from ddspo.training.fit import Fit, Optimisation
+from ddspo.training.fit import Fit
+from ddspo.training.optimisation import Optimisation
 from ddspo.training.texts import EncodedTexts
 
 LORA = LoRA(rank=2, alpha=2)

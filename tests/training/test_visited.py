@@ -39,7 +39,7 @@ from ddspo.stages.sample import sample
 from ddspo.stages.train import Method
 from ddspo.training.batches import Batches
 from ddspo.training.drawing import Drawing
-from ddspo.training.fit import Optimisation
+from ddspo.training.optimisation import Optimisation
 from ddspo.training.policies import Policies
 from ddspo.training.steps import preference_step
 from ddspo.training.texts import TextsOnDemand

@@ -18,7 +18,7 @@ from ddspo.backbones._outline import outline
 from ddspo.backbones.base import Backbone, Model
 from ddspo.maths.pair import Pair
 from ddspo.recipe import Recipe
-from ddspo.training.fit import Optimisation
+from ddspo.training.optimisation import Optimisation
 from ddspo.training.policies import Policies
 
 D = TypeVar("D", bound="Device")

@@ -19,8 +19,9 @@ from ddspo.progress import Progress
 from ddspo.run_folder import RunFolder
 from ddspo.training.batches import Batches
 from ddspo.training.drawing import Drawing
-from ddspo.training.fit import Fit, Optimisation
+from ddspo.training.fit import Fit
 from ddspo.training.imitation import Imitators, imitation_step
+from ddspo.training.optimisation import Optimisation
 from ddspo.training.texts import conditions_of
 
 

@@ -22,8 +22,9 @@ from ddspo.reference_policies.frozen import FrozenReference
 from ddspo.run_folder import RunFolder
 from ddspo.training.batches import Batches
 from ddspo.training.drawing import PLAIN, Drawing, check_drawing
-from ddspo.training.fit import Fit, Optimisation
+from ddspo.training.fit import Fit
 from ddspo.training.on_policy import Remaking
+from ddspo.training.optimisation import Optimisation
 from ddspo.training.policies import Policies, Pretrained
 from ddspo.training.steps import preference_step
 from ddspo.training.texts import conditions_of

@@ -2,17 +2,15 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Literal, Protocol
+from typing import Protocol
 
 import torch
 from accelerate import Accelerator
-from annotated_types import Ge, Gt, Interval, Le, Lt
 from diffusers.optimization import get_scheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
-from typing_extensions import Doc
 
 from ddspo.adaptations.base import recompute_activations
 from ddspo.agreement import alone
@@ -24,52 +22,13 @@ from ddspo.run_folder import RunFolder
 from ddspo.training.average import Average
 from ddspo.training.batches import mean_over
 from ddspo.training.checkpoints import Checkpoints, deep, flat
-from ddspo.training.guards import Guards, best, fault
+from ddspo.training.guards import best, fault
 from ddspo.training.log import Log
-from ddspo.training.texts import Encode
+from ddspo.training.optimisation import Optimisation, check_batch
 from ddspo.training.validation import Validator
 
 Step = Callable[[View], Loss]
 """The loss of one noised micro-batch: all that differs between kinds of training."""
-
-
-@dataclass(frozen=True)
-class Optimisation:
-    """How the policy is trained."""
-
-    steps: Annotated[int, Gt(0), Doc("updates")] = 100
-    batch: Annotated[int, Gt(0), Doc("pairs an update, over all processes; accumulation is derived")] = 64
-    device_batch: Annotated[
-        int, Gt(0), Doc("pairs that one process holds at once; changes memory, not the result")
-    ] = 32
-    gradient_checkpointing: Annotated[
-        bool, Doc("compute activations again in the backward pass: far less memory for one forward more")
-    ] = False
-    encode: Annotated[
-        Encode, Doc("texts: before training, kept in main memory, or during it, with the text encoders at every step")
-    ] = "before"
-    window: Annotated[
-        float,
-        Gt(0),
-        Le(2**20),
-        Doc("GiB of pairs that a process holds; where there are more, so many are shuffled at a time"),
-    ] = 2.0
-    lr: Annotated[float, Gt(0), Lt(1), Doc("AdamW's learning rate at its peak, absolute: nothing scales it")] = 1e-4
-    schedule: Annotated[
-        Literal["constant_with_warmup", "cosine", "linear"], Doc("how the rate goes on after the warm-up")
-    ] = "constant_with_warmup"
-    warmup: Annotated[int, Ge(0), Doc("updates over which the rate rises from zero")] = 0
-    weight_decay: Annotated[float, Ge(0), Le(10), Doc("AdamW's decoupled decay")] = 0.01
-    max_grad_norm: Annotated[float, Gt(0), Doc("gradients are clipped to this norm")] = 1.0
-    checkpoint_every: Annotated[int, Gt(0), Doc("updates between resumable checkpoints")] = 25
-    keep: Annotated[
-        int, Gt(0), Doc("checkpoints kept, the newest; the one of the best validation score stays too")
-    ] = 2
-    average: Annotated[
-        Annotated[float, Interval(gt=0, lt=1)] | None,
-        Doc("decay of a moving average of the trained weights, which is then what is saved and validated; null: none"),
-    ] = None
-    guards: Annotated[Guards, Doc("what stops it")] = field(default_factory=Guards)
 
 
 class Supply(Protocol):
@@ -285,18 +244,3 @@ class Fit:
             self.log.go_on(self.checkpoints.log(step) if step else None)
         self.accelerator.wait_for_everyone()
         return step
-
-
-def check_batch(settings: Optimisation, processes: int, name: str = "train") -> int:
-    """Micro-batches an update on each process; `name` is where the settings are, for messages.
-
-    Raises:
-        InputError: The global batch is no multiple of what all processes hold at once.
-    """
-    at_once = settings.device_batch * processes
-    if settings.batch % at_once:
-        raise InputError(
-            f"{name}.batch {settings.batch}: not a multiple of {name}.device_batch {settings.device_batch} x "
-            f"{processes} processes: choose a multiple of {at_once}, or another device_batch"
-        )
-    return settings.batch // at_once

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
 from ddspo.errors import InputError
-from ddspo.training.fit import Optimisation, check_batch
+from ddspo.training.optimisation import Optimisation, check_batch
 from ddspo.training.trackers import check_trackers
 
 PACKAGES = ("ddspo", "torch", "diffusers", "transformers", "accelerate", "peft", "numpy")

@@ -1,0 +1,65 @@
+"""How weights are trained: the options of a recipe, and how a batch is shared out."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Interval, Le
+from typing_extensions import Doc
+
+from ddspo.errors import InputError
+from ddspo.training.guards import Guards
+from ddspo.training.texts import Encode
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """How the policy is trained."""
+
+    steps: Annotated[int, Gt(0), Doc("updates")] = 100
+    batch: Annotated[int, Gt(0), Doc("pairs an update, over all processes; accumulation is derived")] = 64
+    device_batch: Annotated[
+        int, Gt(0), Doc("pairs that one process holds at once; changes memory, not the result")
+    ] = 32
+    gradient_checkpointing: Annotated[
+        bool, Doc("compute activations again in the backward pass: far less memory for one forward more")
+    ] = False
+    encode: Annotated[
+        Encode, Doc("texts: before training, kept in main memory, or during it, with the text encoders at every step")
+    ] = "before"
+    window: Annotated[
+        float,
+        Gt(0),
+        Le(2**20),
+        Doc("GiB of pairs that a process holds; where there are more, so many are shuffled at a time"),
+    ] = 2.0
+    lr: Annotated[float, Gt(0), Le(1000), Doc("AdamW's learning rate at its peak, absolute: nothing scales it")] = 1e-4
+    schedule: Annotated[
+        Literal["constant_with_warmup", "cosine", "linear"], Doc("how the rate goes on after the warm-up")
+    ] = "constant_with_warmup"
+    warmup: Annotated[int, Ge(0), Doc("updates over which the rate rises from zero")] = 0
+    weight_decay: Annotated[float, Ge(0), Le(10), Doc("AdamW's decoupled decay")] = 0.01
+    max_grad_norm: Annotated[float, Gt(0), Doc("gradients are clipped to this norm")] = 1.0
+    checkpoint_every: Annotated[int, Gt(0), Doc("updates between resumable checkpoints")] = 25
+    keep: Annotated[
+        int, Gt(0), Doc("checkpoints kept, the newest; the one of the best validation score stays too")
+    ] = 2
+    average: Annotated[
+        Annotated[float, Interval(gt=0, lt=1)] | None,
+        Doc("decay of a moving average of the trained weights, which is then what is saved and validated; null: none"),
+    ] = None
+    guards: Annotated[Guards, Doc("what stops it")] = field(default_factory=Guards)
+
+
+def check_batch(settings: Optimisation, processes: int, name: str = "train") -> int:
+    """Micro-batches an update on each process; `name` is where the settings are, for messages.
+
+    Raises:
+        InputError: The global batch is no multiple of what all processes hold at once.
+    """
+    at_once = settings.device_batch * processes
+    if settings.batch % at_once:
+        raise InputError(
+            f"{name}.batch {settings.batch}: not a multiple of {name}.device_batch {settings.device_batch} x "
+            f"{processes} processes: choose a multiple of {at_once}, or another device_batch"
+        )
+    return settings.batch // at_once
