@@ -76,7 +76,7 @@ def stepper(backbone: Backbone, given: argparse.Namespace) -> "Step":
     latents = latents.map(lambda one: one.repeat(given.pairs, 1, 1, 1).half())
     ids = [f"p{number}" for number in range(given.pairs)]
     data = PairData(ids, [PROMPT] * given.pairs, [DEGRADED] * given.pairs, latents)
-    conditions = EncodedTexts(backbone, [PROMPT, DEGRADED])
+    conditions = EncodedTexts(backbone, [PROMPT, DEGRADED], Path(tempfile.mkdtemp()) / "conditions")
     policies = Policies.of(backbone, components.find(Adaptation, given.adaptation)(), 0)
     batches = Batches(data, conditions, given.pairs, 0, backbone.path)
     return Step(policies, components.find(PolicyPair, given.policy_pair)(), batches, given)

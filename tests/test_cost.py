@@ -74,6 +74,7 @@ def test_work_by_hand(configurations: Path) -> None:
     assert counted(configurations, "train.window=1e-6").host.latents_bytes == 1073
     other = counted(configurations, "sample.guidance=1", "policy_pair=forward_noise").work
     assert (other.sample_forwards, other.frozen_forwards) == (60, 24)
+    assert other.train_texts == 6  # it reads no degraded one
 
 
 def test_one_latent_for_both_branches(configurations: Path) -> None:
@@ -85,7 +86,7 @@ def test_one_latent_for_both_branches(configurations: Path) -> None:
 def test_texts_that_are_encoded_during_training_are_not_kept(configurations: Path) -> None:
     """Then every pair that is seen, 12, brings its two texts."""
     found = counted(configurations, "train.encode=during")
-    assert (found.host.conditions_bytes, found.work.train_texts) == (0, 24)
+    assert (found.disk.conditions_bytes, found.work.train_texts) == (0, 24)
 
 
 def test_labelled_pairs_by_hand(configurations: Path) -> None:
@@ -148,7 +149,7 @@ def test_bytes_by_hand(configurations: Path, tiny_folder: Path) -> None:
     everything = sum(network_size(part) for part in parts(loaded).values())
     assert len(linear) > 0
     assert found.disk.pairs_bytes == found.host.latents_bytes == 12 * 512
-    assert found.host.conditions_bytes == 12 * 16 * 16 * 4
+    assert found.disk.conditions_bytes == 12 * 16 * 16 * 4
     assert found.device.trained_bytes == found.device.gradients_bytes == found.disk.aligned_bytes == adapter
     assert found.device.optimizer_bytes == 2 * adapter
     assert found.disk.checkpoints_bytes == 2 * 3 * adapter

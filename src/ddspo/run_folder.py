@@ -62,6 +62,11 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def conditions(self) -> Path:
+        """Folder of encoded texts, there only while a stage trains."""
+        return self.path / "conditions"
+
+    @property
     def rounds(self) -> Path:
         """Folder of pairs that the policy made while it was trained, one folder a round."""
         return self.path / "rounds"
@@ -162,7 +167,7 @@ class RunFolder:
     @property
     def outputs(self) -> dict[str, tuple[Path, ...]]:
         """What each stage leaves, its result first."""
-        pictures, trained = self.images, (self.aligned, self.checkpoints, self.rounds, self.log)
+        pictures, trained = self.images, (self.aligned, self.checkpoints, self.rounds, self.log, self.conditions)
         images = [pictures / model for model in MODELS]
         return {
             "degrade": (self.prompts, self.undegraded, self.degradations),

@@ -108,9 +108,9 @@ def test_prompts_that_lose_their_end_are_named(backbone: Backbone) -> None:
     assert {(cut.prompt, cut.words) for cut in found} == {(long, f"{'x' * 2000} three")}
 
 
-def test_cached_condition_is_fresh(backbone: Backbone) -> None:
+def test_cached_condition_is_fresh(backbone: Backbone, tmp_path: Path) -> None:
     fresh = backbone.encode(PROMPTS[::-1])
-    for conditions in (EncodedTexts(backbone, [*PROMPTS, PROMPTS[0]]), TextsOnDemand(backbone)):
+    for conditions in (EncodedTexts(backbone, [*PROMPTS, PROMPTS[0]], tmp_path), TextsOnDemand(backbone)):
         for name, rows in conditions.of(PROMPTS[::-1], backbone.device).items():
             torch.testing.assert_close(rows, fresh[name])
 

@@ -70,7 +70,10 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     )
     assert some.latents.win[:, 0, 0, 0].tolist() == [7, 0, 4]
     assert some.latents.lose[:, 1, 2, 0].tolist() == [-7, 0, -4]
-    assert sorted(store.texts()) == sorted([f"a {n}" for n in range(9)] + [f"no {n}" for n in range(9)])
+    assert sorted(store.texts(degraded=True)) == sorted([f"a {n}" for n in range(9)] + [f"no {n}" for n in range(9)])
+    assert list(store.texts(degraded=False)) == [f"a {n}" for n in range(9)]
+    assert list(some.texts(degraded=False)) == some.prompts
+    assert store.texts_of([7, 0, 4]) == some.texts_of([0, 1, 2]) == (some.ids, some.prompts, some.degraded)
 
 
 def test_datasets_reads_the_shards(tmp_path: Path) -> None:

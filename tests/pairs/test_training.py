@@ -1,24 +1,22 @@
 """Training on a store: the same batches as from memory, and nothing that is not in memory is needed."""
 
-from itertools import count
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from test_store import SHAPE, write
 
 from ddspo.agreement import agree
-from ddspo.backbones.sd import SD
 from ddspo.errors import InputError
 from ddspo.maths.paths import RectifiedFlow
+from ddspo.pairs import store as stores
 from ddspo.pairs.data import Pairs
+from ddspo.pairs.shards import numbers_of
 from ddspo.pairs.store import PairStore
 from ddspo.schedules.constant import Constant
 from ddspo.training import batches as module
 from ddspo.training.batches import Batches
 from ddspo.training.drawing import PLAIN, Drawing
-from ddspo.training.texts import FREE, EncodedTexts
 
 CPU = torch.device("cpu")
 
@@ -88,13 +86,26 @@ def test_pairs_in_memory_are_checked_too(tmp_path: Path) -> None:
         data.verify(SHAPE)
 
 
-def test_texts_that_do_not_fit_are_named_before_they_are_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Room for ten conditions: the eleventh of endlessly many texts is one too many; ten are kept."""
-    backbone = SD.tiny()
-    each = sum(rows.nbytes for rows in backbone.encode([""]).values())
-    monkeypatch.setattr(
-        "ddspo.training.texts.psutil.virtual_memory", lambda: SimpleNamespace(available=10.5 * each / FREE)
-    )
-    with pytest.raises(InputError, match=r"more than 10 texts, each with a condition of .* use train.encode=during"):
-        EncodedTexts(backbone, (str(number) for number in count()))
-    assert len(EncodedTexts(backbone, ["a", "b"] * 5).of(["b"], CPU)["encoder_hidden_states"]) == 1
+def test_other_prompts_read_texts_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latents of the pairs themselves are copied, two sides of one shard, and of those whose prompts they get none."""
+    store = PairStore.open(write(tmp_path, shards=1))
+    copied: list[str] = []
+    monkeypatch.setattr(stores, "numbers_of", lambda *given: copied.append(given[1]) or numbers_of(*given))
+    always = drawn(store, Drawing(other_prompts=Constant(1.0)))
+    view = always.view([(0, 0), (1, 0)], CPU)
+    assert copied == ["win", "lose"]
+    assert len(view.degraded["length"]) == 2
+
+
+def test_degraded_texts_are_encoded_where_a_step_reads_them(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    class Asked(Lengths):
+        def of(self, texts: list[str], device: torch.device) -> dict[str, torch.Tensor]:
+            asked.extend(texts)
+            return super().of(texts, device)
+
+    store = PairStore.open(write(tmp_path))
+    given = Batches(store, Asked(), 4, 7, RectifiedFlow(), reads_degraded=False)  # type: ignore[arg-type]
+    assert given.view([(0, 0)], CPU).degraded == {}
+    assert asked == ["a 0"]

@@ -94,11 +94,12 @@ def backbone() -> SD:
 
 
 @pytest.fixture(scope="module")
-def batches(backbone: SD) -> Batches:
+def batches(backbone: SD, tmp_path_factory: pytest.TempPathFactory) -> Batches:
     degraded = [f"no {index}" for index in range(6)]
     latents = Pair(*torch.randn(2, 6, *backbone.latent_shape, generator=torch.Generator().manual_seed(0)))
     data = PairData([f"p{row}" for row in range(6)], PROMPTS, degraded, latents)
-    return Batches(data, EncodedTexts(backbone, [*PROMPTS, *degraded]), 4, 7, backbone.path)
+    conditions = EncodedTexts(backbone, [*PROMPTS, *degraded], tmp_path_factory.mktemp("conditions"))
+    return Batches(data, conditions, 4, 7, backbone.path)
 
 
 ROWS = [(row, visit) for visit in range(2) for row in range(6)]

@@ -22,7 +22,7 @@ from ddspo.stages.pretrain import Pretraining, pretrain
 from ddspo.training.batches import Batches
 from ddspo.training.fit import Fit
 from ddspo.training.optimisation import Optimisation
-from ddspo.training.texts import EncodedTexts
+from ddspo.training.texts import TextsOnDemand
 
 LORA = LoRA(rank=2, alpha=2)
 QUIET = Progress(speaks=False)
@@ -71,7 +71,7 @@ def test_groups_are_clipped_each_on_its_own(tmp_path: Path) -> None:
         accelerator=Accelerator(),
         trained=two,
         step=two.step,
-        batches=Batches(data, EncodedTexts(backbone, data.texts()), 2, 0, backbone.path),
+        batches=Batches(data, TextsOnDemand(backbone), 2, 0, backbone.path),
         settings=Optimisation(steps=1, batch=2, device_batch=2, max_grad_norm=1.0),
         folder=RunFolder(tmp_path),
     )

@@ -149,7 +149,9 @@ def test_plans_go_on_where_the_one_before_ended(tmp_path: Path, recipe: Path) ->
     long, second = (Plan(flow.folder.prompts, Sampling(pairs=5), 3, first) for first in (0, 5))
     rows = [row for row, _ in zip(long._rows(), range(10), strict=False)]
     assert [row for row, _ in zip(second._rows(), range(5), strict=False)] == rows[5:]
-    assert list(second.texts(2)) == [rows[place][name] for place in (5, 6) for name in ("prompt", "degraded")]
+    every = [rows[place][name] for place in (5, 6) for name in ("prompt", "degraded")]
+    assert list(second.texts(2, degraded=True)) == every
+    assert list(second.texts(2, degraded=False)) == every[::2]
 
 
 @pytest.mark.parametrize(

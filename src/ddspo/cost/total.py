@@ -32,6 +32,9 @@ class Disk:
     pretraining_bytes: Annotated[int, Doc("winner and loser of a data-driven pair, and their checkpoints")]
     checkpoints_bytes: Annotated[int, Doc("checkpoints/: trained weights and optimizer states, as many as are kept")]
     aligned_bytes: Annotated[int, Doc("aligned/")]
+    conditions_bytes: Annotated[
+        int, Doc("encoded texts while training, at most; none with train.encode=during; best kept in main memory too")
+    ]
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,6 @@ class Host:
     """Main memory, for each process"""
 
     latents_bytes: Annotated[int, Doc("pairs held at once, with their states where these are trained on")]
-    conditions_bytes: Annotated[int, Doc("encoded texts, at most; none with train.encode=during")]
 
 
 @dataclass(frozen=True)
@@ -74,11 +76,9 @@ def cost(recipe: Recipe) -> Cost:
             pretraining_bytes=_disk(pretraining, recipe.pretrain.adaptation, recipe.pretrain.train.keep, BRANCHES),
             checkpoints_bytes=_kept(recipe) * _checkpoint(device),
             aligned_bytes=_disk(device, recipe.adaptation, 0, 1),
-        ),
-        host=Host(
-            latents_bytes=min(latents * read, int(recipe.train.window * GIB)),
             conditions_bytes=work.train_texts * size(condition.values()) if recipe.train.encode == "before" else 0,
         ),
+        host=Host(latents_bytes=min(latents * read, int(recipe.train.window * GIB))),
         device=device,
         pretraining=pretraining,
     )

@@ -33,7 +33,9 @@ class Work:
     pretrain_forwards: Annotated[int, Doc("forwards of winner and loser while they are pretrained; as many backwards")]
     updates: Annotated[int, Doc("updates of the policy")]
     pairs_trained: Annotated[int, Doc("pairs that all updates see: updates x batch")]
-    train_texts: Annotated[int, Doc("texts encoded for training, at most: a pair's prompt, and its degraded one")]
+    train_texts: Annotated[
+        int, Doc("texts encoded for training, at most: a pair's prompt, and its degraded one if it is read")
+    ]
     frozen_forwards: Annotated[int, Doc("forwards of frozen policies in training")]
     policy_forwards: Annotated[int, Doc("forwards of the policy in training; as many backwards")]
     validation_forwards: Annotated[int, Doc("forwards of the pictures and scores on the way, at most")]
@@ -57,6 +59,7 @@ def count_work(recipe: Recipe, backbone: Backbone, flops: int) -> Work:
         sample = samples * backbone.evaluations(*sampling.how(backbone))
     spared = int(recipe.draw.latents == "winner")  # a single latent needs one prediction less of either kind
     frozen, policy = seen * (recipe.policy_pair.frozen_forwards - spared), seen * (BRANCHES - spared)
+    texts = BRANCHES if recipe.has_degraded and recipe.policy_pair.reads_degraded else 1
     backward, first_backward = (2 + int(each.gradient_checkpointing) for each in (training, first))
     validation = _validation(recipe.validation, training.steps, backbone)
     evaluate = _evaluation(recipe.evaluate, backbone) if recipe.evaluate else 0
@@ -67,7 +70,7 @@ def count_work(recipe: Recipe, backbone: Backbone, flops: int) -> Work:
         pretrain_forwards=pretrain,
         updates=training.steps,
         pairs_trained=seen,
-        train_texts=(BRANCHES if recipe.has_degraded else 1) * (every if training.encode == "before" else seen),
+        train_texts=texts * (every if training.encode == "before" else seen),
         frozen_forwards=frozen,
         policy_forwards=policy,
         validation_forwards=validation,

@@ -32,6 +32,14 @@ class States(NamedTuple):
         return States(self.times[rows], self.latents.map(lambda side: side[rows]))
 
 
+class Texts(NamedTuple):
+    """Of some pairs: ids, prompts, and degraded prompts if there are any."""
+
+    ids: Sequence[str]
+    prompts: Sequence[str]
+    degraded: Sequence[str] | None
+
+
 class Pairs(ABC):
     """Any number of pairs, numbered from 0, in consecutive shards."""
 
@@ -60,6 +68,10 @@ class Pairs(ABC):
         """Some pairs, in the order of `rows`."""
 
     @abstractmethod
+    def texts_of(self, rows: Sequence[int]) -> Texts:
+        """The texts of some pairs, in the order of `rows`; no latent is copied."""
+
+    @abstractmethod
     def prompts_of(self, shard: int) -> Sequence[str]:
         """The prompts of a shard, in order."""
 
@@ -72,8 +84,8 @@ class Pairs(ABC):
         """
 
     @abstractmethod
-    def texts(self) -> Iterator[str]:
-        """Every text whose condition a step may need, with repetitions."""
+    def texts(self, *, degraded: bool) -> Iterator[str]:
+        """Every prompt, and every degraded prompt if they are asked for, with repetitions."""
 
     def __len__(self) -> int:
         return sum(self.sizes)
@@ -128,14 +140,13 @@ class PairData(Pairs):
     def take(self, rows: Sequence[int]) -> "PairData":
         """Some of them."""
         places = list(rows)
-        degraded = [self.degraded[row] for row in places] if self.degraded is not None else None
-        return PairData(
-            [self.ids[row] for row in places],
-            [self.prompts[row] for row in places],
-            degraded,
-            self.latents.map(lambda side: side[places]),
-            self.states.take(places) if self.states is not None else None,
-        )
+        states = self.states.take(places) if self.states is not None else None
+        return PairData(*self.texts_of(places), self.latents.map(lambda side: side[places]), states)
+
+    def texts_of(self, rows: Sequence[int]) -> Texts:
+        """Of some of them."""
+        degraded = [self.degraded[row] for row in rows] if self.degraded is not None else None
+        return Texts([self.ids[row] for row in rows], [self.prompts[row] for row in rows], degraded)
 
     def prompts_of(self, shard: int) -> Sequence[str]:
         """All prompts."""
@@ -153,7 +164,7 @@ class PairData(Pairs):
             if not finite.all():
                 raise InputError(f"pairs: {side} of {self.ids[int(finite.int().argmin())]!r:.80} is not finite")
 
-    def texts(self) -> Iterator[str]:
+    def texts(self, *, degraded: bool) -> Iterator[str]:
         """Prompts, then degraded ones."""
         yield from self.prompts
-        yield from self.degraded or ()
+        yield from (self.degraded or ()) if degraded else ()

@@ -1,7 +1,7 @@
 """Reads a folder of shards: checks all of it once, and then holds a few shards at a time."""
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ddspo import randomness
 from ddspo.errors import InputError
 from ddspo.maths.pair import Pair
-from ddspo.pairs.data import PairData, Pairs, States
+from ddspo.pairs.data import PairData, Pairs, States, Texts
 from ddspo.pairs.shards import HALF, STATES, Damaged, Entry, Origin, check_origin, numbers_of, read_shard
 from ddspo.pairs.writer import read_index
 from ddspo.rows import Row
@@ -123,23 +123,17 @@ class PairStore(Pairs):
 
     def take(self, rows: Sequence[int]) -> PairData:
         """Some pairs, in the order of `rows`; shards that are not held are read, checked again, and held."""
-        places = np.asarray(rows, np.int64)
-        shards = np.searchsorted(self._starts, places, side="right") - 1
-        arrays = {name: self._empty(name, len(places)) for name in self._numbers}
-        texts = {name: [""] * len(places) for name in self._texts}
-        for shard in np.unique(shards):
-            mine = np.flatnonzero(shards == shard)
-            table, inside = self._table(int(shard)), places[mine] - self._starts[shard]
-            for name, out in arrays.items():
-                out[mine] = numbers_of(table, name, self.origin)[inside]
-            for name, column in texts.items():
-                for place, text in zip(mine, table[name].take(pa.array(inside)).to_pylist(), strict=True):
-                    column[place] = text
+        arrays = {name: self._empty(name, len(rows)) for name in self._numbers}
+        texts = self._read_rows(rows, arrays)
         found = {name: torch.from_numpy(array) for name, array in arrays.items()}
         latents, states = Pair(found["win"], found["lose"]), None
         if self.has_states:
             states = States(found["times"], Pair(found["win_states"], found["lose_states"]))
-        return PairData(texts["id"], texts["prompt"], texts.get("degraded"), latents, states)
+        return PairData(*texts, latents, states)
+
+    def texts_of(self, rows: Sequence[int]) -> Texts:
+        """Of some pairs; shards are held as by `take`."""
+        return self._read_rows(rows, {})
 
     def row(self, row: int) -> Row:
         """Everything that is known of a pair beside its latents and states."""
@@ -155,11 +149,27 @@ class PairStore(Pairs):
         """The prompts of a shard."""
         return self._table(shard)["prompt"].to_pylist()
 
-    def texts(self) -> Iterator[str]:
-        """Every prompt and degraded prompt, shard by shard, without reading a latent."""
+    def texts(self, *, degraded: bool) -> Iterator[str]:
+        """Shard by shard, without reading a latent."""
+        wanted = ["prompt", *(["degraded"] if degraded and self.has_degraded else [])]
         for shard in self.shards:
-            for column in pq.read_table(shard.path, columns=self._texts[1:]).itercolumns():
+            for column in pq.read_table(shard.path, columns=wanted).itercolumns():
                 yield from column.to_pylist()
+
+    def _read_rows(self, rows: Sequence[int], arrays: Mapping[str, NDArray[np.floating]]) -> Texts:
+        """The texts of some pairs; the columns of numbers that have an array are copied into it."""
+        places = np.asarray(rows, np.int64)
+        shards = np.searchsorted(self._starts, places, side="right") - 1
+        texts = {name: [""] * len(places) for name in self._texts}
+        for shard in np.unique(shards):
+            mine = np.flatnonzero(shards == shard)
+            table, inside = self._table(int(shard)), places[mine] - self._starts[shard]
+            for name, out in arrays.items():
+                out[mine] = numbers_of(table, name, self.origin)[inside]
+            for name, column in texts.items():
+                for place, text in zip(mine, table[name].take(pa.array(inside)).to_pylist(), strict=True):
+                    column[place] = text
+        return Texts(texts["id"], texts["prompt"], texts.get("degraded"))
 
     @property
     def _texts(self) -> list[str]:

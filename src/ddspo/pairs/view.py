@@ -13,7 +13,7 @@ from ddspo.maths.paths import NoisePath
 class View:
     """One noised batch of B pairs: latents x0, the noise and times of both branches, x_t, and the two conditions.
 
-    `degraded` is empty where the pairs have no degraded prompts.
+    `degraded` is empty where the step does not read it, or the pairs have no degraded prompts.
     """
 
     x0: Pair[Tensor]

@@ -53,10 +53,12 @@ class Plan:
             for part in left:
                 yield Batch(shard, part, parts[part], len(parts) if part == left[-1] else None)
 
-    def texts(self, pairs: int) -> Iterator[str]:
-        """Prompt and degraded prompt of so many pairs, be they of this plan or of those that follow."""
+    def texts(self, pairs: int, *, degraded: bool) -> Iterator[str]:
+        """Prompts, and degraded ones if asked for, of so many pairs of this plan and of those that follow."""
         for row in islice(self._rows(), pairs):
-            yield from (row[name] for name in ("prompt", "degraded") if name in row)
+            yield row["prompt"]
+            if degraded and "degraded" in row:
+                yield row["degraded"]
 
     def _rows(self) -> Iterator[Row]:
         return (self._row(*each) for each in islice(self._turns(), self.first, None))

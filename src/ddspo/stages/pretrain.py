@@ -52,24 +52,20 @@ def pretrain(
     adaptation = settings.adaptation
     seeds = Pair("winner", "loser").map(lambda who: randomness.stable_seed(seed, "adapter", who) % 2**32)
     imitators = Imitators.of(backbone, adaptation, seeds)
-    conditions = conditions_of(backbone, data.texts(), settings.train.encode)
-    fit = Fit(
-        name="pretrain",
-        accelerator=accelerator,
-        trained=imitators,
-        step=partial(imitation_step, imitators),
-        batches=Batches(
-            data,
-            conditions,
-            settings.train.batch,
-            randomness.stable_seed(seed, "pretrain"),
-            backbone.path,
-            Drawing(noise="independent"),
-        ),
-        settings=settings.train,
-        folder=run.pretraining,
-    )
-    fit.run(progress)
+    folder, given, own = run.pretraining, settings.train, randomness.stable_seed(seed, "pretrain")
+    with conditions_of(backbone, data.texts(degraded=False), given.encode, folder.conditions) as conditions:
+        fit = Fit(
+            name="pretrain",
+            accelerator=accelerator,
+            trained=imitators,
+            step=partial(imitation_step, imitators),
+            batches=Batches(
+                data, conditions, given.batch, own, backbone.path, Drawing(noise="independent"), reads_degraded=False
+            ),
+            settings=given,
+            folder=folder,
+        )
+        fit.run(progress)
     alone(partial(_save, run, fit, imitators))
 
 

@@ -92,26 +92,27 @@ def train(
     check_drawing(method.drawing, method.policy_pair, data.each_prompt())
     agree(lambda: data.verify(backbone.latent_shape, accelerator.process_index, accelerator.num_processes))
     backbone.to(accelerator.device)
-    remaking = method.remaking
-    later = remaking.texts(backbone, settings.steps) if remaking else ()
-    conditions = conditions_of(backbone, chain(data.texts(), later), settings.encode)
-    batches = Batches(data, conditions, settings.batch, seed, backbone.path, method.drawing)
-    pretrained = Pretrained(method.pretrained, run.policies) if method.pretrained else None
-    validator = method.validator(backbone) if method.validator else None
-    policies = Policies.of(
-        backbone, method.adaptation, randomness.stable_seed(seed, "adapter") % 2**32, pretrained, method.reference
-    )
-    fit = Fit(
-        name="train",
-        accelerator=accelerator,
-        trained=policies,
-        step=partial(preference_step, policies, method.policy_pair, method.objective, drawing=method.drawing),
-        batches=remaking.rounds(backbone, batches, run, settings.window, progress) if remaking else batches,
-        settings=settings,
-        folder=run,
-        validator=validator,
-    )
-    fit.run(progress)
+    remaking, degraded = method.remaking, method.policy_pair.reads_degraded
+    later = remaking.texts(backbone, settings.steps, degraded=degraded) if remaking else ()
+    texts = chain(data.texts(degraded=degraded), later)
+    with conditions_of(backbone, texts, settings.encode, run.conditions) as conditions:
+        batches = Batches(data, conditions, settings.batch, seed, backbone.path, method.drawing, degraded)
+        pretrained = Pretrained(method.pretrained, run.policies) if method.pretrained else None
+        validator = method.validator(backbone) if method.validator else None
+        policies = Policies.of(
+            backbone, method.adaptation, randomness.stable_seed(seed, "adapter") % 2**32, pretrained, method.reference
+        )
+        fit = Fit(
+            name="train",
+            accelerator=accelerator,
+            trained=policies,
+            step=partial(preference_step, policies, method.policy_pair, method.objective, drawing=method.drawing),
+            batches=remaking.rounds(backbone, batches, run, settings.window, progress) if remaking else batches,
+            settings=settings,
+            folder=run,
+            validator=validator,
+        )
+        fit.run(progress)
     if validator and validator.settings.save == "best":
         row = fit.return_to_best()
         progress.say(f"train: update {row['step']} is saved, of validation score {row['score']:.3f}")

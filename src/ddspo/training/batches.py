@@ -13,7 +13,7 @@ from ddspo import randomness
 from ddspo.errors import InputError
 from ddspo.maths.pair import Pair
 from ddspo.maths.paths import NoisePath
-from ddspo.pairs.data import PairData, Pairs
+from ddspo.pairs.data import PairData, Pairs, Texts
 from ddspo.pairs.order import Order
 from ddspo.pairs.view import View
 from ddspo.training.drawing import PLAIN, Drawing
@@ -38,6 +38,7 @@ class Batches:
         seed: The run's seed.
         path: The forward process.
         drawing: How times, noise, latents and prompts of a pair are drawn.
+        reads_degraded: Whether the step reads the conditions of degraded prompts, where there are any.
     """
 
     data: Pairs
@@ -46,6 +47,7 @@ class Batches:
     seed: int
     path: NoisePath
     drawing: Drawing = PLAIN
+    reads_degraded: bool = True
     _known: dict[tuple[int, ...], Prompts] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def rows(self, step: int) -> list[tuple[int, int]]:
@@ -64,21 +66,23 @@ class Batches:
         else:
             noise = self._noise(names, x0)
             x_t = self._noised(x0, noise, t)
+        texts = Texts(some.ids, some.prompts, some.degraded)
         if self.drawing.changes_prompts:
-            some = self.data.take(self.rows_of_prompts(rows, t))
+            texts = self.data.texts_of(self.rows_of_prompts(rows, t))
+        degraded = (texts.degraded if self.reads_degraded else None) or ()
         return View(
             x0=x0,
             noise=noise,
             t=t,
             x_t=x_t,
-            condition=self.conditions.of(some.prompts, device),
-            degraded=self.conditions.of(some.degraded, device) if some.degraded is not None else {},
+            condition=self.conditions.of(texts.prompts, device),
+            degraded=self.conditions.of(degraded, device) if degraded else {},
             path=self.path,
         )
 
     def rows_of_prompts(self, rows: Sequence[tuple[int, int]], t: Tensor) -> list[int]:
         """The row whose prompts each pair gets: its own, or with probability p(t) one of another prompt."""
-        some = self.data.take([row for row, _ in rows])
+        some = self.data.texts_of([row for row, _ in rows])
         names = [f"{name}@{visit}" for name, (_, visit) in zip(some.ids, rows, strict=True)]
         share = self.drawing.other_prompts(self.path.progress(t)).tolist()
         draw = self._uniform(names, "other prompt").tolist()

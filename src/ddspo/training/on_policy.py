@@ -54,10 +54,10 @@ class Remaking:
     when: OnPolicy
     maker: Callable[[Backbone], PairMaker]
 
-    def texts(self, backbone: Backbone, steps: int) -> Iterator[str]:
-        """Every text of the rounds that come in so many updates, with repetitions."""
+    def texts(self, backbone: Backbone, steps: int, *, degraded: bool) -> Iterator[str]:
+        """Prompts of the rounds that come in so many updates, and degraded ones if asked for, with repetitions."""
         maker = self.maker(backbone)
-        return maker.plan(1).texts(self.when.rounds(steps) * maker.settings.pairs)
+        return maker.plan(1).texts(self.when.rounds(steps) * maker.settings.pairs, degraded=degraded)
 
     def rounds(
         self, backbone: Backbone, first: Batches, folder: RunFolder, window: float, progress: Progress

@@ -24,7 +24,7 @@ class Optimisation:
         bool, Doc("compute activations again in the backward pass: far less memory for one forward more")
     ] = False
     encode: Annotated[
-        Encode, Doc("texts: before training, kept in main memory, or during it, with the text encoders at every step")
+        Encode, Doc("texts: before training, kept in mapped files, or during it, with the text encoders at every step")
     ] = "before"
     window: Annotated[
         float,
