@@ -96,7 +96,7 @@ def test_batches_and_shards_change_nothing_but_rounding(run: RunFolder, tmp_path
 
 def test_what_is_missing_or_damaged_is_made_again(run: RunFolder) -> None:
     before = files(run)
-    assert sorted(before) == [*(f"00000{number}.parquet" for number in range(5)), "index.json"]
+    assert sorted(before) == [*(f"00000{number}.parquet" for number in range(5)), "index.json", "layout.json"]
     (run.pairs / "000001.parquet").unlink()
     (run.pairs / "000003.parquet").write_bytes(before["000003.parquet"][:-9])
     sampled(run)
@@ -132,7 +132,7 @@ class Begun(PairWriter):
 def test_each_process_owns_whole_shards(tmp_path: Path) -> None:
     """100 pairs in batches of 3 make 17 shards of 6; parts that are there are counted and not made."""
     given = plan(tmp_path, pairs=100, batch=3)
-    assert (given.settings.rows, given.settings.shards) == (6, 17)
+    assert (given.settings.layout.shard, given.settings.layout.shards(100)) == (6, 17)
     writer = Begun(tmp_path, None)  # type: ignore[arg-type]
     alone = list(given.batches(writer, 0, 1))
     assert sum(len(batch.rows) for batch in alone) == 100
@@ -146,10 +146,10 @@ def test_each_process_owns_whole_shards(tmp_path: Path) -> None:
 
 
 def test_a_large_run_has_shards_of_the_size_that_was_asked_for() -> None:
-    assert Sampling(pairs=200_000, batch=32).rows == 1024
-    assert Sampling(pairs=200_000, batch=48).rows == 21 * 48
-    assert Sampling(pairs=512, batch=64).rows == 64
-    assert Sampling(pairs=10**7, batch=8, shard=4096).shards == 2442
+    assert Sampling(pairs=200_000, batch=32).layout.shard == 1024
+    assert Sampling(pairs=200_000, batch=48).layout.shard == 21 * 48
+    assert Sampling(pairs=512, batch=64).layout.shard == 64
+    assert Sampling(pairs=10**7, batch=8, shard=4096).layout.shards(10**7) == 2442
 
 
 def test_an_item_of_the_plan_does_not_depend_on_how_many_there_are(tmp_path: Path) -> None:

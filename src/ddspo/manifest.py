@@ -2,21 +2,25 @@
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ddspo.digests import digest_of
 from ddspo.errors import InputError, Stopped
-from ddspo.files import remove, write_json
+from ddspo.files import remove, replace_atomically, write_json
 from ddspo.rows import Row, read_json
 from ddspo.run_folder import RunFolder
 
 SEAL = "sha256"
 """The manifest's own digest, beside the stages."""
+COPIED = ("index.json", "layout.json")
+"""Of pairs/: without them nobody would know which shards are whole, and days of sampling would be lost."""
 CARD = "README.md"
 """Of aligned/: written anew whenever something about it is known, so it has no digest."""
 
@@ -110,14 +114,31 @@ class Manifest:
         return wrong
 
     def reopen(self, name: str) -> list[str]:
-        """Take away what is damaged of a finished stage, so that the stage makes it again; a line for each."""
+        """Put back what is damaged of a finished stage, or take it away, so that the stage makes it again.
+
+        Returns:
+            A line for each damaged file.
+        """
         damaged = self.damage(name) if self.has_finished(name) else {}
-        for path in damaged:
+        lost = [path for path in damaged if not self._put_back(name, path)]
+        for path in lost:
             remove(path)
-        if damaged:
+        if lost:
             entry = {key: value for key, value in self.entry(name).items() if key != "digest"}
             self._record(name, entry | {"finished": False})
-        return [f"{path}: {what}: it is made again" for path, what in damaged.items()]
+        ends = {path: "it is made again" if path in lost else "it is put back from a copy" for path in damaged}
+        return [f"{path}: {what}: {ends[path]}" for path, what in damaged.items()]
+
+    def _put_back(self, name: str, path: Path) -> bool:
+        """Whether there is a whole copy of a small file without which much would have to be made again."""
+        copy, digests = self.run.digests / path.name, self._digests(name)
+        if path.name not in COPIED or not (copy.is_file() and digests.is_file()):
+            return False
+        expected = read_json(digests, "").get(path.relative_to(self.run.path).as_posix())
+        if digest_of(copy) != expected:
+            return False
+        replace_atomically(path, lambda partial: shutil.copyfile(copy, partial))
+        return True
 
     def forget(self, names: Iterable[str]) -> list[str]:
         """Delete the files of some stages and all that is known of them; says what was kept aside."""
@@ -136,6 +157,8 @@ class Manifest:
             for file in sorted(path.rglob("*")) if path.is_dir() else [path] if path.exists() else []:
                 if file.is_file() and file.name != CARD:
                     found[file.relative_to(self.run.path).as_posix()] = digest_of(file)
+                if file.name in COPIED:
+                    replace_atomically(self.run.digests / file.name, partial(shutil.copyfile, file))
         if name in ("sample", "import"):
             found |= {file.relative_to(self.run.path).as_posix(): None for file in self.run.pairs.glob("*.parquet")}
         write_json(self._digests(name), found)

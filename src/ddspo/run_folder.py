@@ -183,10 +183,11 @@ class RunFolder:
     def sealed(self) -> dict[str, tuple[Path, ...]]:
         """Of that, what others read: its digests are kept. Shards have theirs in an index; some pictures have none."""
         images = [self.images / model for model in MODELS]
+        index = (self.pairs / "index.json", self.pairs / "layout.json")
         return {
             "degrade": (self.prompts, self.undegraded),
-            "sample": (self.pairs / "index.json",),
-            "import": (self.pairs / "index.json", self.left_out),
+            "sample": index,
+            "import": (*index, self.left_out),
             "pretrain": (self.policies, self.pretraining.log),
             "train": (self.aligned, self.log),
             "evaluate": (self.scores, self.parts, self.evaluation, *images),

@@ -86,7 +86,7 @@ def test_ten_kills_lose_nothing(path: Path, tmp_path: Path) -> None:
     A finished run that is asked to sample again makes what is damaged again, and nothing else.
     """
     expected = finish(path, tmp_path / "whole")
-    assert sorted(expected) == [*(f"{number:06d}.parquet" for number in range(16)), "index.json"]
+    assert sorted(expected) == [*(f"{number:06d}.parquet" for number in range(16)), "index.json", "layout.json"]
     out, draw, kills = tmp_path / "out", random.Random(0), 0
     folder = out / "killed" / "pairs"
     while kills < KILLS:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from ddspo.errors import InputError
@@ -26,6 +27,14 @@ class States(NamedTuple):
     def named(self) -> dict[str, Tensor]:
         """All of them by their names in a store."""
         return {"times": self.times, **{f"{side}_states": part for side, part in self.latents._asdict().items()}}
+
+    @classmethod
+    def cat(cls, parts: Sequence["States"]) -> "States | None":
+        """Those of several batches of pairs; None of none."""
+        if not parts:
+            return None
+        sides = zip(*(part.latents for part in parts), strict=True)
+        return cls(torch.cat([part.times for part in parts]), Pair(*map(torch.cat, sides)))
 
     def take(self, rows: Sequence[int]) -> "States":
         """Those of some pairs."""

@@ -18,6 +18,7 @@ from ddspo.backbones._sampler import check_draws, sampling_with
 from ddspo.backbones.base import Backbone, Model
 from ddspo.errors import InputError
 from ddspo.pairs.background import Behind, ahead
+from ddspo.pairs.layout import Layout, keep_layout, layout_of
 from ddspo.pairs.shards import DEGRADED, Origin, state_columns
 from ddspo.pairs.writer import PairWriter, begin, finish
 from ddspo.progress import Progress
@@ -61,15 +62,17 @@ class PairMaker:
             if settings.scheduler or settings.scheduler_options:
                 check_draws(backbone, steps, guidance)
             settings.check_states(backbone.evaluations(steps, 1.0))
-            alone(lambda: begin(folder, settings.shards))
+            layout = layout_of(folder, settings.layout)
+            alone(lambda: begin(folder, layout.shards(settings.pairs)))
+            alone(lambda: keep_layout(folder, layout))
             writer = PairWriter(folder, self._origin(number), self.accelerator.process_index)
             agree(lambda: self._run(self.plan(number), writer))
             for line in gather_object(writer.damaged):
                 self.progress.say(f"sample: made again: {line}")
-        alone(lambda: self._finish(folder))
+        alone(lambda: self._finish(folder, layout))
 
-    def _finish(self, folder: Path) -> None:
-        entries, settings = finish(folder, self.settings.shards), self.settings
+    def _finish(self, folder: Path, layout: Layout) -> None:
+        entries, settings = finish(folder, layout.shards(self.settings.pairs)), self.settings
         if settings.labels:
             pairs = sum(entry.rows for entry in entries.values())
             self.progress.say(_yield(pairs, settings.pairs, settings.labels))

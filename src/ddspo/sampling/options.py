@@ -1,6 +1,5 @@
 """How pairs are generated: the options of a recipe."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -14,6 +13,7 @@ from ddspo.backbones.base import Backbone, Found, Model
 from ddspo.errors import InputError
 from ddspo.maths.pair import Pair
 from ddspo.metrics.base import Metric
+from ddspo.pairs.layout import Layout
 
 SHARES = 16
 """A small run has as many shards at least, so that as many processes can share it."""
@@ -48,7 +48,8 @@ class Sampling:
         Annotated[float, Ge(1), Le(100)] | None,
         Doc("classifier-free guidance scale, 1 for none; null: as usual for the model"),
     ] = None
-    batch: Annotated[int, Gt(0), Doc("pairs generated at once")] = 32
+    # Neither is in the representation, whose digest is in the shards: pairs do not depend on them.
+    batch: Annotated[int, Gt(0), Doc("pairs generated at once")] = field(default=32, repr=False)
     shard: Annotated[int, Gt(0), Doc("pairs of a file, in whole batches; fewer in a run of few")] = 1024
     labels: Annotated[Labels | None, Doc("a judge instead of degraded prompts; null: degraded prompts")] = None
     # Not in the representation, whose digest is in the shards: there are as many states as their columns say.
@@ -82,9 +83,9 @@ class Sampling:
         return self.steps or steps, self.guidance or guidance
 
     @property
-    def rows(self) -> int:
-        """Pairs of a shard: whole batches, at most `shard`, and few enough for `SHARES` shards."""
-        return self.batch * max(1, min(self.shard, self.pairs // SHARES) // self.batch)
+    def layout(self) -> Layout:
+        """Of a store that is begun: shards of whole batches, at most `shard`, and few enough for `SHARES` of them."""
+        return Layout(self.batch * max(1, min(self.shard, self.pairs // SHARES) // self.batch), self.batch)
 
     @property
     def most(self) -> int:
@@ -95,8 +96,3 @@ class Sampling:
     def samples(self) -> int:
         """Latents that are sampled for them."""
         return self.pairs * (self.labels.candidates if self.labels else len(Pair._fields))
-
-    @property
-    def shards(self) -> int:
-        """How many there are."""
-        return math.ceil(self.pairs / self.rows)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ddspo import randomness
 from ddspo.errors import InputError
+from ddspo.pairs.layout import layout_of
 from ddspo.pairs.writer import PairWriter
 from ddspo.rows import Row, each_row
 from ddspo.sampling.options import Sampling
@@ -40,12 +41,13 @@ class Plan:
 
     def batches(self, writer: PairWriter, process: int, processes: int) -> Iterator[Batch]:
         """What a process has to do: every so many shards are its own."""
-        settings, rows = self.settings, self._rows()
-        for shard in range(settings.shards):
-            mine = list(islice(rows, min(settings.rows, settings.pairs - shard * settings.rows)))
+        pairs, rows = self.settings.pairs, self._rows()
+        layout = layout_of(writer.folder, self.settings.layout)
+        for shard in range(layout.shards(pairs)):
+            mine = list(islice(rows, min(layout.shard, pairs - shard * layout.shard)))
             if shard % processes != process:
                 continue
-            parts = [mine[first : first + settings.batch] for first in range(0, len(mine), settings.batch)]
+            parts = [mine[first : first + layout.part] for first in range(0, len(mine), layout.part)]
             missing = writer.missing(shard, len(parts))
             left = missing or []
             kept = [row for part, rows in enumerate(parts) for row in rows if part not in left]

@@ -27,7 +27,15 @@ class Made(NamedTuple):
 
 
 def generate(backbone: Backbone, rows: Sequence[Row], settings: Sampling) -> Made:
-    """Both samples of each pair in one batch, from the same initial noise."""
+    """Both samples of each pair in one batch, from the same initial noise; `settings.batch` pairs at once."""
+    batches = [rows[first : first + settings.batch] for first in range(0, len(rows), settings.batch)]
+    made = [_both(backbone, batch, settings) for batch in batches]
+    latents = Pair(*(torch.cat(side) for side in zip(*(part.latents for part in made), strict=True)))
+    states = States.cat([part.states for part in made if part.states])
+    return Made(rows, latents, states)
+
+
+def _both(backbone: Backbone, rows: Sequence[Row], settings: Sampling) -> Made:
     prompts = [row["prompt"] for row in rows] + [row["degraded"] for row in rows]
     calls = calls_to_keep(backbone, rows, settings)
     latents, visited = _sample(backbone, prompts, [row["seed"] for row in rows] * 2, calls.repeat(2, 1), settings)

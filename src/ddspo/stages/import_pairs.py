@@ -30,6 +30,7 @@ from ddspo.errors import InputError, legible
 from ddspo.files import write_json, write_rows
 from ddspo.maths.pair import Pair
 from ddspo.pairs.background import ahead
+from ddspo.pairs.layout import Layout, keep_layout, layout_of
 from ddspo.pairs.preview import preview
 from ddspo.pairs.shards import DEGRADED, Origin
 from ddspo.pairs.store import PairStore
@@ -69,13 +70,14 @@ class Dataset:
     narrowest: Annotated[
         float, Ge(1), Le(16), Doc("images whose longer side is more than so many times the shorter are left out")
     ] = 4.0
-    batch: Annotated[int, Gt(0), Doc("pairs encoded at once")] = 32
+    # Not in the representation, whose digest is in the shards: pairs do not depend on it.
+    batch: Annotated[int, Gt(0), Doc("pairs decoded and encoded at once")] = field(default=32, repr=False)
     shard: Annotated[int, Gt(0), Doc("pairs of a file, in whole batches")] = 1024
 
     @property
-    def parts(self) -> int:
-        """Batches of a shard."""
-        return max(1, self.shard // self.batch)
+    def layout(self) -> Layout:
+        """Of a store that is begun."""
+        return Layout(self.batch * max(1, self.shard // self.batch), self.batch)
 
 
 def import_pairs(
@@ -91,7 +93,9 @@ def import_pairs(
     Raises:
         InputError: The dataset is not what it was when this was begun, gives no pair, or has latents of another model.
     """
+    layout = layout_of(run.pairs, settings.layout)
     alone(lambda: begin(run.pairs))
+    alone(lambda: keep_layout(run.pairs, layout))
     writer = PairWriter(run.pairs, origin_of_import(backbone, settings, model), accelerator.process_index)
     mine = Importer(run, backbone, settings, writer, accelerator.process_index, accelerator.num_processes)
     with progress.task("import", settings.format.count(settings.source)) as advance:
@@ -121,10 +125,13 @@ class Importer:
     processes: int
     _missing: dict[int, list[int] | None] = field(default_factory=dict, init=False)
 
+    def __post_init__(self) -> None:
+        self.layout = layout_of(self.run.pairs, self.settings.layout)
+
     def run_all(self, advance: Advance) -> int:
         """Make what is missing, and return how many shards there are."""
         given, shards = self.settings, 0
-        found = parts(given.format.read(given.source), given.pairs, given.batch, given.parts)
+        found = parts(given.format.read(given.source), given.pairs, self.layout.part, self.layout.parts)
         with ThreadPoolExecutor(DECODERS) as pool:
             for part, contents in ahead((part, self._begin(part, pool)) for part in found):
                 if contents is not None:
@@ -141,7 +148,7 @@ class Importer:
         if part.shard % self.processes != self.process:
             return None
         if part.shard not in self._missing:
-            self._missing[part.shard] = self.writer.missing(part.shard, self.settings.parts)
+            self._missing[part.shard] = self.writer.missing(part.shard, self.layout.parts)
         if part.number not in (self._missing[part.shard] or ()):
             self._check(part)
             return None
