@@ -69,7 +69,7 @@ def _arm(pairs: RunFolder, path: Path, fixed: Sequence[str], arm: str, steps: Se
     every = math.gcd(*steps)
     mechanics = [f"train.steps={steps[-1]}", f"train.checkpoint_every={every}", f"train.keep={steps[-1] // every}"]
     given = recipe.load(path, [*fixed, *arm.split(), *mechanics, f"name={name[-99:]}"])
-    _share(pairs, RunFolder(Path(given.out) / given.name))
+    _share(pairs, RunFolder(given.folder))
     flow = Workflow.start(given)
     flow.run(tuple(stage for stage in flow.recipe.stages if stage in ("pretrain", "train")))
     log = read_rows(flow.folder.log)

@@ -1,11 +1,15 @@
 """What is wrong is found before any long stage, named in one line, and leaves no run folder behind."""
 
+import errno
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from ddspo import checks
 from ddspo.errors import InputError
 from ddspo.prompts.reading import read_prompts
 from ddspo.recipe import load
@@ -52,11 +56,53 @@ def test_prompt_files(tmp_path: Path, name: str, text: str, message: str) -> Non
         ("degradation.remove_words.least=0.9", "least 0.9 is above most 0.7"),
         ("model.dtype=fp16", "model.dtype fp16: training in it needs a GPU: choose bf16 or fp32 on cpu"),
         ("draw.other_prompts.constant.value=2", "draw.other_prompts: a probability of 2: give"),
+        ("train.warmup=61", "train.warmup 61: longer than train.steps 60"),
+        ("train.average=.nan", "train.average: nan: input should be a finite number"),
+        ("draw.weight.constant.value=0", "draw.weight: it is 0 at every time"),
+        (
+            "adaptation.lora.targets=[to_q, nope]",
+            "adaptation.lora.targets: no layer of unet is called 'nope': there are",
+        ),
+        ("adaptation.lora.targets=[norm1]", "norm1 is a LayerNorm, which takes no adapter"),
+        ("adaptation.lora.targets=[]", "adaptation.lora.targets: []: tuple should have at least 1 item"),
+        ("adaptation.lora.rank=4096", "adaptation.lora.rank 4096: its layers have 96 inputs and outputs at most"),
+        ("model.resolution=33", "model.resolution 33: give a multiple of 4"),
+        ("model.distilled_guidance=3", "model.distilled_guidance: this StableDiffusionPipeline has no guidance input"),
+        ("out=s3://bucket/runs", "out s3://bucket/runs: give a folder of this machine"),
+        ("out=~nobody-of-that-name/runs", "out ~nobody-of-that-name/runs: nobody of that name has a home here"),
+        (f"out={SCENES}/runs", "scenes.yaml/runs/scenes: Not a directory: give another folder"),
+        ("out=/proc/runs", "out /proc/runs/scenes: No such file or directory: give another folder"),
+        (f"out=/{'x' * 300}", "File name too long: give another folder"),
         ("model.backbone=sdd", "no 'sdd' in backbones: did you mean sd or sd3?"),
     ],
 )
 def test_recipes(tmp_path: Path, override: str, message: str) -> None:
     assert message in refused(tmp_path, override)
+
+
+def test_a_resolution_that_no_memory_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """8 channels of the autoencoder's last layers, in and out, in single precision: 2 x 8 x 64 x 64 x 4 bytes."""
+    monkeypatch.setattr(checks, "memory_of", lambda device: 2**18 - 1)
+    Workflow.start(load(SCENES, [f"out={tmp_path / 'other'}", "model.resolution=32"]))
+    message = refused(tmp_path, "model.resolution=64")
+    assert "model.resolution 64: one layer of the autoencoder needs 0 GiB for one image, and cpu has 0" in message
+
+
+def test_a_folder_that_nobody_may_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a disk that is mounted for reading, whose root nothing can be made in."""
+
+    def refuse(dir: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(dir))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    message = refused(tmp_path, "seed=1")
+    assert message == f"out {tmp_path}/runs/scenes: Read-only file system: give another folder"
+
+
+def test_the_home_of_whoever_runs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Workflow.start(load(SCENES, ["out=~/runs"])).folder.path == tmp_path / "runs/scenes"
+    assert (tmp_path / "runs/scenes/recipe.yaml").exists()
 
 
 def test_rows_that_the_metric_cannot_read(tmp_path: Path) -> None:

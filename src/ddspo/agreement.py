@@ -6,7 +6,7 @@ from typing import TypeVar
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
-from ddspo.errors import InputError
+from ddspo.errors import Elsewhere, InputError
 
 T = TypeVar("T")
 
@@ -18,7 +18,7 @@ def agree(work: Callable[[], T]) -> T:
 
     Raises:
         InputError: The first fault of the user's that any process found.
-        RuntimeError: Another process failed otherwise; where it failed, its own error is raised.
+        Elsewhere: Another process failed otherwise; where it failed, its own error is raised.
     """
     done: list[T] = []
     own: list[Exception] = []
@@ -30,7 +30,7 @@ def agree(work: Callable[[], T]) -> T:
     for fault in own:
         raise fault
     for expected, line in sorted(found, key=lambda each: not each[0]):
-        raise InputError(line) if expected else RuntimeError(line)
+        raise InputError(line) if expected else Elsewhere(line)
     return done[0]
 
 

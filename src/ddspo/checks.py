@@ -1,13 +1,20 @@
 """Everything about a recipe that can be found wrong before any long work, and what was read to find out."""
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
+import torch
+from accelerate import PartialState
+
 from ddspo import components
 from ddspo.backbones._identity import identity
+from ddspo.backbones._outline import outline
+from ddspo.backbones.base import Backbone
 from ddspo.digests import file_identity
-from ddspo.errors import InputError
+from ddspo.errors import InputError, shortened
 from ddspo.places import local
 from ddspo.prompts.reading import Reading, read_prompts, sound
 from ddspo.recipe import Recipe
@@ -17,7 +24,7 @@ from ddspo.stages.degrade import nothing_left
 from ddspo.stages.evaluate import Evaluation
 from ddspo.stages.train import Method
 from ddspo.training.drawing import check_drawing
-from ddspo.training.optimisation import check_batch
+from ddspo.training.optimisation import Optimisation, check_batch
 
 LOOKED_AT = 10_000
 """Prompts that are looked at before long work, and for what a few can tell: a source may hold millions."""
@@ -52,8 +59,20 @@ def check(given: Recipe, method: Method, processes: int, degraded: Path | None) 
     Raises:
         InputError: Anything cannot work; one line.
     """
+    try:
+        return _check(given, method, processes, degraded)
+    except OSError as error:
+        if error.strerror is None:  # one of a library's own, which says nothing of a file
+            raise
+        where = f"{shortened(str(error.filename))}: {error.strerror}"
+        raise InputError(f"{where}: the recipe names it or a folder above it: give another path") from None
+
+
+def _check(given: Recipe, method: Method, processes: int, degraded: Path | None) -> Checked:
     backbone = components.backbone_of(given.model)
-    given.sample.check(backbone.check(given.model), given.model)
+    found = backbone.check(given.model)
+    _check_network(given, backbone)
+    given.sample.check(found, given.model)
     _check_training(given, method, processes)
     if given.dataset:
         given.dataset.format.check(given.dataset.source)
@@ -75,9 +94,72 @@ def reading(given: Recipe, at_most: int | None = None) -> Reading:
     return Reading(given.prompts, whole=labels is not None, fault=fault, at_most=at_most)
 
 
+def check_place(folder: Path) -> None:
+    """Find out whether a folder can be written, without making it: by a file without a name beside or above it.
+
+    Raises:
+        InputError: It cannot.
+    """
+    try:
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise InputError(f"out {shortened(str(folder))}: {error.strerror}: give another folder") from None
+
+
+def _check_network(given: Recipe, backbone: type[Backbone]) -> None:
+    """Options that only the shapes of the networks can refuse; where there is none, these are not looked at."""
+    model = given.model
+    adaptations = {"adaptation": given.adaptation}
+    if given.pretrains:
+        adaptations["pretrain.adaptation"] = given.pretrain.adaptation
+    unusual = {name: each for name, each in adaptations.items() if each.unusual}
+    if not unusual and {model.resolution, model.max_length, model.distilled_guidance} == {None}:
+        return
+    built = outline(backbone, model, reads=False)
+    for name, each in unusual.items():
+        fault = each.check(built)
+        if fault:
+            raise InputError(f"{name}.{components.name_of(each)}.{fault}")
+    need, have = least_memory(built), PartialState().device
+    if model.resolution and need > memory_of(have):
+        raise InputError(
+            f"model.resolution {model.resolution}: one layer of the autoencoder needs {need / 2**30:.0f} GiB "
+            f"for one image, and {have} has {memory_of(have) / 2**30:.0f}: give less"
+        )
+
+
+def least_memory(backbone: Backbone) -> int:
+    """Bytes of the input and output of the autoencoder's last layers, which work on whole images, for one."""
+    config, size = backbone.pipeline.vae.config, backbone.call
+    channels = (config.get("decoder_block_out_channels") or config.get("block_out_channels") or (0,))[0]
+    return 2 * channels * size["height"] * size["width"] * backbone.pipeline.vae.dtype.itemsize
+
+
+def memory_of(device: torch.device) -> int:
+    """Bytes of all the memory of a device."""
+    return torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else psutil.virtual_memory().total
+
+
+def _check_warmup(settings: Optimisation, name: str) -> None:
+    """Refuse a learning rate that never gets where it is to be; `name` is where the settings are, for messages.
+
+    Raises:
+        InputError: There are fewer updates than those of the warm-up.
+    """
+    if settings.warmup > settings.steps:
+        raise InputError(
+            f"{name}.warmup {settings.warmup}: longer than {name}.steps {settings.steps}, and {name}.lr is never "
+            "reached: give less"
+        )
+
+
 def _check_training(given: Recipe, method: Method, processes: int) -> None:
     if given.pretrains:
         check_batch(given.pretrain.train, processes, "pretrain.train")
+        _check_warmup(given.pretrain.train, "pretrain.train")
+    _check_warmup(given.train, "train")
     if given.validation.every and given.validation.scored and not given.evaluate:
         raise InputError("validation.scored: the recipe has no evaluate group whose metric could judge: use 0")
     if given.validation.every and given.dataset and not given.evaluate:

@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ddspo.errors import InputError
+from ddspo.endings import Failed, Verbs, end
+from ddspo.errors import Elsewhere, InputError
 
 if TYPE_CHECKING:
     from ddspo.exports.base import Export
@@ -33,7 +34,10 @@ Dtype = Annotated[str | None, typer.Option(help="fp32, bf16 or fp16, where the f
 
 PAIRS_OF_A_KIND = 8
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+app = typer.Typer(
+    cls=Verbs, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+)
 
 
 @app.command()
@@ -213,15 +217,16 @@ def list_() -> None:
 
 
 def main() -> None:
-    """Entry point: an error of the user's is one line, printed by the first process; every process exits non-zero."""
+    """Entry point: whatever goes wrong is one line, said by one process of a machine; every process exits non-zero."""
     for library in ("TRANSFORMERS", "DIFFUSERS"):  # read while they are imported, which `_quieten` is too late for
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     try:
-        app(standalone_mode=True)
-    except InputError as error:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"ddspo: {error}", file=sys.stderr)
-        sys.exit(2)
+        try:
+            app(standalone_mode=True)
+        finally:
+            sys.stdout.flush()  # or what cannot be printed would only be known when the interpreter ends
+    except (Exception, KeyboardInterrupt) as error:
+        sys.exit(end(error))
 
 
 def _go(path: Path, overrides: list[str] | None, stages: tuple[str, ...], fresh: bool) -> "Workflow":
@@ -230,13 +235,14 @@ def _go(path: Path, overrides: list[str] | None, stages: tuple[str, ...], fresh:
     from ddspo.workflow import Workflow
 
     _quieten()
+    recipe, first = load(path, overrides or ()), stages[0] if stages else None
     try:
-        first = stages[0] if stages else None
-        flow = Workflow.start(load(path, overrides or ()), fresh=fresh, first=first, sure=_sure)
+        flow = Workflow.start(recipe, fresh=fresh, first=first, sure=_sure)
         flow.run(stages)
-    except KeyboardInterrupt:
-        print("ddspo: interrupted; run the same command again to continue", file=sys.stderr)
-        raise typer.Exit(130) from None
+    except (InputError, Elsewhere):
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        raise Failed(recipe.folder) from error
     if "report" in (stages or STAGES) and flow.accelerator.is_main_process:
         print("\n".join(headline(flow.result()) or [f"not evaluated; {flow.folder.aligned}"]))
         print(flow.folder.report_html)

@@ -22,6 +22,10 @@ class Stopped(InputError):
     """A guard stopped a training run; the message is one line: what happened, what to try, what was kept."""
 
 
+class Elsewhere(RuntimeError):
+    """Another process failed, and says so itself."""
+
+
 def legible(text: str) -> str:
     """Anyone's text with control characters written out, which a terminal would obey."""
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)

@@ -80,6 +80,11 @@ class Recipe:
     evaluate: Annotated[Evaluation | None, Doc("how base and aligned are compared; null: not at all")] = None
 
     @property
+    def folder(self) -> Path:
+        """Where the run lives."""
+        return Path(self.out).expanduser() / self.name
+
+    @property
     def degradation_used(self) -> Degradation | None:
         """How prompts are made poorer, if they are: not for labelled pairs, nor for imported ones."""
         return None if self.sample.labels or self.dataset else self.degradation
@@ -148,6 +153,12 @@ def _fault(recipe: Recipe) -> str | None:
     """What does not go together, before any file is looked at."""
     if not _NAME.fullmatch(recipe.name):
         return f"name {quoted(recipe.name)}: use letters, digits, '_', '-' and '.', not starting with '.'"
+    if "://" in recipe.out:
+        return f"out {shortened(recipe.out)}: give a folder of this machine, and copy the run from there"
+    try:
+        assert recipe.folder
+    except RuntimeError:
+        return f"out {shortened(recipe.out)}: nobody of that name has a home here: give the whole path"
     if recipe.prompts is None and recipe.dataset is None:
         return "prompts: missing: give prompts to make pairs from, or a dataset to import pairs from"
     if recipe.on_policy and recipe.dataset:

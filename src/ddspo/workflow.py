@@ -4,14 +4,13 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from accelerate import Accelerator
 
 from ddspo import components, recipe
 from ddspo.agreement import agree, alone
 from ddspo.backbones.base import Backbone
-from ddspo.checks import LOOKED_AT, Checked, check, reading
+from ddspo.checks import LOOKED_AT, Checked, check, check_place, reading
 from ddspo.errors import InputError
 from ddspo.files import tidy, write_json, write_text
 from ddspo.lock import locked
@@ -72,7 +71,8 @@ class Workflow:
             InputError: Anything in the recipe cannot work, nothing is there for that stage, or it was begun with
                 other settings, or another command is at work on the run.
         """
-        folder = RunFolder(Path(given.out) / given.name)
+        folder = RunFolder(given.folder)
+        check_place(folder.path)
         accelerator = processes.accelerator(given.train, given.model.dtype, given.trackers, folder.trackers)
         flow = cls(Checked(given, {}, {}), accelerator, Progress(speaks=accelerator.is_main_process))
         has_prompts = flow.standing.manifest.is_whole("degrade") and not (fresh and first == "degrade")
@@ -96,7 +96,7 @@ class Workflow:
     @property
     def folder(self) -> RunFolder:
         """Where the run lives."""
-        return RunFolder(Path(self.recipe.out) / self.recipe.name)
+        return RunFolder(self.recipe.folder)
 
     @property
     def standing(self) -> Standing:

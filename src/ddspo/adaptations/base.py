@@ -63,6 +63,15 @@ class Adaptation(ABC):
     saves_pipeline: ClassVar[bool]
     """Whether `save` writes the whole pipeline or the trained weights alone."""
 
+    @property
+    def unusual(self) -> bool:
+        """Whether its options may not fit a model, so that `check` is worth a look at the model's layers."""
+        return False
+
+    def check(self, backbone: Backbone) -> str | None:
+        """What of its options does not fit the layers of a backbone, whose weights are not looked at, or None."""
+        return None
+
     @abstractmethod
     def attach(self, backbone: Backbone, seed: int) -> Attached:
         """Make a backbone's denoiser trainable in place, and keep the reference."""

@@ -1,21 +1,27 @@
 """Low-rank adapters beside the attention weights: the base exists once, and is the reference."""
 
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from annotated_types import Gt, Le
+from annotated_types import Gt, Le, MinLen
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
 from torch import Tensor, nn
 from typing_extensions import Doc
 
 from ddspo.adaptations.base import Adaptation, Attached, Behaviour, tuners
 from ddspo.backbones.base import Backbone
+from ddspo.errors import quoted, shortened
 from ddspo.maths.pair import Pair
 
 POLICY = "default"
+USUAL = 64
+"""Ranks up to this one need no look at a model's layers."""
+TAKES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+"""Layers that peft gives an adapter."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +33,28 @@ class LoRA(Adaptation):
     rank: Annotated[int, Gt(0), Doc("inner dimension")] = 16
     alpha: Annotated[float, Gt(0), Le(1e5), Doc("scale; the update is multiplied by alpha / rank")] = 16.0
     targets: Annotated[
-        tuple[str, ...] | None, Doc("module names that get an adapter; null: those of the backbone's attention")
+        Annotated[tuple[str, ...], MinLen(1)] | None,
+        Doc("module names that get an adapter; null: those of the backbone's attention"),
     ] = None
+
+    @property
+    def unusual(self) -> bool:
+        """Where layers are named, or the rank is above those of small models."""
+        return self.targets is not None or self.rank > USUAL
+
+    def check(self, backbone: Backbone) -> str | None:
+        """Each name is that of some layers, these take an adapter, and the rank is within what they have."""
+        targets, widest = self.targets or backbone.lora_targets, 0
+        for target in targets:
+            found = [(name, each) for name, each in backbone.denoiser.named_modules() if _is(name, target)]
+            if not found:
+                return f"targets: no layer of {backbone.denoiser_name} is called {quoted(target)}: {_names(backbone)}"
+            for name, layer in found:
+                if not isinstance(layer, TAKES):
+                    return f"targets: {shortened(name)} is a {type(layer).__name__}, which takes no adapter"
+                widest = max(widest, min(layer.weight.shape[:2]))
+        fits = self.rank <= widest
+        return None if fits else f"rank {self.rank}: its layers have {widest} inputs and outputs at most: give no more"
 
     def attach(self, backbone: Backbone, seed: int) -> Attached:
         """Add the adapter, in float32; the reference is the same network with all adapters off."""
@@ -103,3 +129,15 @@ class LoRA(Adaptation):
             parameter.data = parameter.data.float()
             parameter.requires_grad_(True)
         return behaviour
+
+
+def _is(name: str, target: str) -> bool:
+    """Whether a layer is meant by a target, which is its name or the end of it."""
+    return name == target or name.endswith(f".{target}")
+
+
+def _names(backbone: Backbone) -> str:
+    """What layers that take an adapter are called at their end, for messages."""
+    layers = (name for name, each in backbone.denoiser.named_modules() if isinstance(each, TAKES))
+    ends = {re.sub(r"^.*\.(?=[^.]*[a-z])", "", name) for name in layers}
+    return f"there are {shortened(', '.join(sorted(ends)), 400)}"

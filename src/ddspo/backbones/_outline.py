@@ -17,8 +17,14 @@ from ddspo.errors import InputError
 LIBRARIES = ("diffusers", "transformers")
 
 
-def outline(cls: type[Backbone], model: Model, device: str = "meta") -> Backbone:
+def outline(cls: type[Backbone], model: Model, device: str = "meta", *, reads: bool = True) -> Backbone:
     """The backbone of a model with random weights on a device, or on "meta" with none: no weight file is read.
+
+    Args:
+        cls: What reads the model.
+        model: The model.
+        device: Where its networks are.
+        reads: Whether it has its text encoders, which are most of what there is to build.
 
     Raises:
         InputError: The model's files are not there, or one of its parts is of a library that is not known.
@@ -26,6 +32,8 @@ def outline(cls: type[Backbone], model: Model, device: str = "meta") -> Backbone
     found = look_up(model)
     folder, index = found.folder, found.model_index
     parts = {name: kind for name, kind in index.items() if isinstance(kind, list) and name not in UNUSED}
+    if not reads:
+        parts |= {name: [None, None] for name in parts if name.startswith("text_encoder")}
     with _default_dtype(DTYPES[model.dtype]):
         built = {name: _part(folder / name, kind, device) for name, kind in parts.items()}
     unused = {name: None for name in UNUSED if name in index}

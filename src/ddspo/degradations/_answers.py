@@ -47,4 +47,4 @@ def answers(path: Path) -> Iterator[Answers]:
         with closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as connection:
             yield Answers(connection)
     except (sqlite3.Error, OSError) as error:
-        raise InputError(f"degradation.llm.cache {path}: {error}: give another file, or delete this one") from None
+        raise InputError(f"degradation.llm.cache {path}: {error}: make room, or give another file") from None

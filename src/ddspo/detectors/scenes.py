@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
-from annotated_types import Gt
+from annotated_types import Gt, Le
 from scipy import ndimage
 from typing_extensions import Doc
 
 from ddspo.detectors.base import Detection, Detector
+from ddspo.errors import InputError
 from ddspo.scenes.world import COLOURS, SHAPES, SIZE, Array, coverage
 
 _PALETTE = np.array(list(COLOURS.values()), dtype=np.float32) / 255
@@ -30,7 +31,7 @@ class SceneDetector(Detector):
     confidence = ramp(overlap of the best template) * ramp(nearness of the colour), each 0 ... 1.
     """
 
-    smallest: Annotated[float, Gt(0), Doc("least area of a thing, in pixels")] = 12.0
+    smallest: Annotated[float, Gt(0), Le(SIZE**2), Doc("least area of a thing, in pixels")] = 12.0
     overlap: Annotated[tuple[float, float], Doc("overlaps with the template of confidence 0 and of 1")] = (0.60, 0.80)
     distance: Annotated[tuple[float, float], Doc("RGB distances to the colour of confidence 0 and of 1")] = (
         0.32,
@@ -46,6 +47,12 @@ class SceneDetector(Detector):
     def colours(self) -> tuple[str, ...]:
         """The world's colours."""
         return tuple(COLOURS)
+
+    def __post_init__(self) -> None:
+        for name in ("overlap", "distance"):
+            zero, one = vars(self)[name]
+            if zero == one:
+                raise InputError(f"scenes: {name}: {zero} and {one}: give two numbers that differ")
 
     def __call__(self, image: np.ndarray) -> list[Detection]:
         """Detections in one [32, 32, 3] uint8 image, most confident first."""

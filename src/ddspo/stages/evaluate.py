@@ -50,8 +50,10 @@ class Evaluation:
         7.5,
     )
     steps: Annotated[int, Gt(0), Le(1000), Doc("sampler steps")] = 25
-    images: Annotated[int, Gt(0), Doc("images a prompt for the headline")] = 4
-    validation_images: Annotated[int, Gt(0), Doc("images a prompt, model and scale for choosing the scale")] = 2
+    images: Annotated[int, Gt(0), Le(10_000), Doc("images a prompt for the headline")] = 4
+    validation_images: Annotated[
+        int, Gt(0), Le(10_000), Doc("images a prompt, model and scale for choosing the scale")
+    ] = 2
     batch: Annotated[int, Gt(0), Doc("images generated at once")] = 64
 
 
