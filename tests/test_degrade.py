@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from ddspo.degradations.base import Degradation, Degraded
+from ddspo.degradations.base import Degradation, Degraded, is_unspaced
 from ddspo.degradations.remove_words import RemoveWords
 from ddspo.errors import InputError
 from ddspo.progress import Progress
@@ -95,10 +95,25 @@ def test_what_cannot_be_degraded_is_named_and_the_rest_goes_on(tmp_path: Path) -
 def test_nothing_left(tmp_path: Path) -> None:
     """Neither file appears."""
     run = RunFolder(tmp_path)
-    with pytest.raises(InputError, match="none of 1 can be degraded: write prompts with two words or more"):
+    with pytest.raises(
+        InputError, match="none of 1 can be degraded, for example 'bond': write prompts with two words or more"
+    ):
         degrade(run, PROMPTS[1:2], RemoveWords(), 0, Progress(speaks=False))
     assert not run.prompts.exists()
     assert not run.undegraded.exists()
+
+
+CHINESE = "一只红色的猫在桌子上"
+
+
+def test_words_that_no_space_tells_apart(tmp_path: Path) -> None:
+    """Most letters decide: Korean and Russian have spaces, Chinese, Japanese and Thai have none."""
+    with pytest.raises(InputError, match=f"none of 1 can be degraded: '{CHINESE}' is in a language without spaces"):
+        degrade(RunFolder(tmp_path), [{"id": "a", "prompt": CHINESE}], RemoveWords(), 0, Progress(speaks=False))
+    without = (CHINESE, f"{CHINESE}, 8k", "テーブルの上の猫", "แมว")
+    assert all(map(is_unspaced, without))
+    others = ("a cat", "", "8, 9!", "синий куб", "파란 상자")
+    assert not any(map(is_unspaced, (*others, "the kanji 猫 on a sign")))
 
 
 def test_prompts_are_read_as_they_are_written(tmp_path: Path) -> None:

@@ -13,14 +13,16 @@ from ddspo import components
 from ddspo.backbones._identity import identity
 from ddspo.backbones._outline import outline
 from ddspo.backbones.base import Backbone
+from ddspo.degradations.base import is_unspaced
 from ddspo.digests import file_identity
 from ddspo.errors import InputError, shortened
 from ddspo.places import local
+from ddspo.prompts.overlaps import overlaps
 from ddspo.prompts.reading import Reading, read_prompts, sound
 from ddspo.recipe import Recipe
 from ddspo.references import check_references
 from ddspo.rows import Row, some_rows
-from ddspo.stages.degrade import nothing_left
+from ddspo.stages.degrade import nothing_left, unspaced
 from ddspo.stages.evaluate import Evaluation
 from ddspo.stages.train import Method
 from ddspo.training.drawing import check_drawing
@@ -28,6 +30,13 @@ from ddspo.training.optimisation import Optimisation, check_batch
 
 LOOKED_AT = 10_000
 """Prompts that are looked at before long work, and for what a few can tell: a source may hold millions."""
+
+
+UNREAD = {
+    "degraded": "degradation=given takes variants from it",
+    "negative_prompt": "images are made without negative prompts",
+}
+"""Why nobody reads a column of the prompts, or how it is read."""
 
 
 class Checked(NamedTuple):
@@ -38,6 +47,7 @@ class Checked(NamedTuple):
         items: The rows of the evaluation, by split.
         identity: Digest of the model's files.
         references: Digest of the evaluation's references.
+        remarks: What is not wrong, but should be known; a line each.
     """
 
     recipe: Recipe
@@ -45,6 +55,15 @@ class Checked(NamedTuple):
     items: dict[str, list[Row]]
     identity: str | None = None
     references: str | None = None
+    remarks: tuple[str, ...] = ()
+
+
+class _Prompts(NamedTuple):
+    """What a source of prompts holds, the first of them, and what should be known of it."""
+
+    description: Row
+    texts: list[str]
+    remarks: list[str]
 
 
 def check(given: Recipe, method: Method, processes: int, degraded: Path | None) -> Checked:
@@ -76,14 +95,16 @@ def _check(given: Recipe, method: Method, processes: int, degraded: Path | None)
     _check_training(given, method, processes)
     if given.dataset:
         given.dataset.format.check(given.dataset.source)
-        prompts: Row = {}
+        prompts = _Prompts({}, [], [])
     else:
         prompts = _check_prompts(given, degraded)
     items = _check_evaluation(given.evaluate) if given.evaluate else {}
+    shared = overlaps(prompts.texts, items) if items else []
     named = replace(given, model=replace(given.model, backbone=components.name_of(backbone)))
     references = given.evaluate.references if given.evaluate else None
     seen = file_identity(local(references) or Path(references)) if references else None
-    return Checked(named, prompts, items, identity(given.model), seen)
+    remarks = (*prompts.remarks, *shared)
+    return Checked(named, prompts.description, items, identity(given.model), seen, remarks)
 
 
 def reading(given: Recipe, at_most: int | None = None) -> Reading:
@@ -91,7 +112,8 @@ def reading(given: Recipe, at_most: int | None = None) -> Reading:
     labels = given.sample.labels
     assert given.prompts is not None  # or there is a dataset
     fault = labels.judge.check if labels else sound
-    return Reading(given.prompts, whole=labels is not None, fault=fault, at_most=at_most)
+    also = given.degradation_used.reads if given.degradation_used else None
+    return Reading(given.prompts, whole=labels is not None, fault=fault, at_most=at_most, also=also)
 
 
 def check_place(folder: Path) -> None:
@@ -168,20 +190,25 @@ def _check_training(given: Recipe, method: Method, processes: int) -> None:
     method.check(given.train, degraded=given.has_degraded, states=given.states > 0)
 
 
-def _check_prompts(given: Recipe, degraded: Path | None) -> Row:
-    """Whether they can be degraded and drawn as the recipe says; returns what their source holds."""
+def _check_prompts(given: Recipe, degraded: Path | None) -> _Prompts:
+    """Whether they can be degraded and drawn as the recipe says."""
     found, how = reading(given, LOOKED_AT), given.degradation_used
-    prompts = [row["prompt"] for row in (some_rows(degraded, LOOKED_AT) if degraded else found)]
-    if how and not degraded and prompts and len(how.check(prompts)) == len(prompts):
-        raise nothing_left(how, len(prompts))
-    check_drawing(given.draw, given.policy_pair, prompts)
-    return found.source.description()
+    rows = some_rows(degraded, LOOKED_AT) if degraded else list(found)
+    texts = [row["prompt"] for row in rows]
+    if how and not degraded and rows and len(how.check(rows)) == len(rows):
+        raise nothing_left(how, len(rows), texts[0])
+    check_drawing(given.draw, given.policy_pair, texts)
+    remarks = [f"prompts: column {name!r} is not used: {UNREAD[name]}" for name in sorted(found.unread)]
+    if how and how.by_spaces and any(map(is_unspaced, texts)):
+        remarks.append(f"prompts: {unspaced(f'{sum(map(is_unspaced, texts)):,} of {len(texts):,} are')}")
+    return _Prompts(found.source.description(), texts, remarks)
 
 
 def _check_evaluation(given: Evaluation) -> dict[str, list[Row]]:
     if given.references:
         check_references(given.references)
-    return {
-        "validation": read_prompts(given.validation, "evaluate.validation", given.metric.check),
-        "evaluation": read_prompts(given.prompts, "evaluate.prompts", given.metric.check),
-    }
+    validation = read_prompts(given.validation, "evaluate.validation", given.metric.check)
+    evaluation = read_prompts(given.prompts, "evaluate.prompts", given.metric.check)
+    if given.references and len(evaluation) * given.images < 2:
+        raise InputError("evaluate.images 1: one image has no distance to references: use 2 or more, or more prompts")
+    return {"validation": validation, "evaluation": evaluation}

@@ -78,6 +78,8 @@ class Workflow:
         has_prompts = flow.standing.manifest.is_whole("degrade") and not (fresh and first == "degrade")
         degraded = folder.prompts if has_prompts else None
         flow.found = agree(lambda: check(given, flow._method, accelerator.num_processes, degraded))
+        for remark in flow.found.remarks:
+            flow.progress.say(remark)
         begin = (first or flow.standing.first_changed()) if fresh else None
         cleared = STAGES[STAGES.index(begin) :] if begin else ()
         if first:

@@ -17,8 +17,9 @@ DATA = "package://ddspo.scenes/data"
 
 
 def recipe(folder: Path, model: dict[str, object]) -> Path:
-    rows = [{"prompt": "a red circle", "tag": "single_object", "include": [{"class": "circle", "count": 1}]}]
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name in ("validation", "evaluation"):
+        row = {"prompt": f"a circle, {name}", "tag": "single_object", "include": [{"class": "circle", "count": 1}]}
+        (folder / f"{name}.jsonl").write_text(json.dumps(row))
     (folder / "prompts.txt").write_text("a red circle\na blue square\n" + "a red " + "long " * 40 + "end\n")
     tree = {
         "name": "tiny",
@@ -29,8 +30,8 @@ def recipe(folder: Path, model: dict[str, object]) -> Path:
         "train": {"steps": 2, "batch": 4, "device_batch": 2},
         "evaluate": {
             "metric": {"geneval": {"detector": "scenes"}},
-            "prompts": str(folder / "rows.jsonl"),
-            "validation": str(folder / "rows.jsonl"),
+            "prompts": str(folder / "evaluation.jsonl"),
+            "validation": str(folder / "validation.jsonl"),
             "scales": [2.0],
             "steps": 2,
             "images": 2,

@@ -88,3 +88,8 @@ def test_any_text(degradation: Degradation, prompts: list[str], seed: int) -> No
     found = degradation(prompts, seeds)
     assert all(map(keeps_its_promise, prompts, found))
     assert degradation(prompts[::-1], seeds[::-1]) == found[::-1]
+    column = degradation.reads or "other"
+    rows = [{"id": "p", "prompt": prompt, column: ["a cat", prompt, " ", "a  cat"]} for prompt in prompts]
+    of_rows = degradation.of_rows(rows, seeds)
+    assert all(map(keeps_its_promise, prompts, of_rows))
+    assert degradation.reads or of_rows == found

@@ -1,7 +1,10 @@
 """A recipe's prompts: how they are written, when they are read, and what makes them others."""
 
+import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ddspo.errors import InputError
@@ -83,3 +86,46 @@ def test_what_was_read_is_not_asked_for_again(tmp_path: Path, monkeypatch: pytes
     assert flow.found.prompts == {"path": "owner/name"}
     with pytest.raises(InputError, match="Couldn't reach"):
         Workflow.start(given, fresh=True, first="degrade")
+
+
+def test_variants_that_come_with_the_prompts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are used where `given` reads them, and named where nobody does, as are negative prompts."""
+    rows = [
+        {"prompt": f"a red cat {number}", "degraded": ["a cat", "a dog"][number], "negative_prompt": "ugly"}
+        for number in range(2)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "p.parquet")
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name in ("p.parquet", "p.jsonl"):
+        given = [f"prompts={tmp_path / name}", f"out={tmp_path / name}.runs"]
+        Workflow.start(load(SCENES, given))
+        said = capsys.readouterr().err
+        assert "prompts: column 'degraded' is not used: degradation=given takes variants from it" in said
+        assert "prompts: column 'negative_prompt' is not used: images are made without negative prompts" in said
+        Workflow.start(load(SCENES, [*given, "degradation=given"])).run(("degrade",))
+        assert "'degraded' is not used" not in capsys.readouterr().err
+        found = read_rows(RunFolder(tmp_path / f"{name}.runs/scenes").prompts)
+        assert [row["degraded"] for row in found] == [
+            [{"text": "a cat", "kind": "given"}],
+            [{"text": "a dog", "kind": "given"}],
+        ]
+    with pytest.raises(InputError, match="no column 'worse'"):
+        Workflow.start(load(SCENES, [f"prompts={tmp_path / 'p.parquet'}", "degradation={given: {column: worse}}"]))
+    with pytest.raises(
+        InputError, match="none of 2 can be degraded, for example 'a red cat 0': write prompts with var"
+    ):
+        Workflow.start(load(SCENES, [f"prompts={tmp_path / 'p.jsonl'}", "degradation={given: {column: worse}}"]))
+
+
+def test_prompts_of_the_evaluation_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Equal files are refused; one shared prompt is counted, and so is a prompt without spaces."""
+    data = "package://ddspo.scenes/data"
+    with pytest.raises(InputError, match=r"evaluate\.prompts: all 172 are in evaluate\.validation too"):
+        Workflow.start(load(SCENES, [f"evaluate.validation={data}/evaluation.jsonl"]))
+    with pytest.raises(InputError, match=r"evaluate\.prompts: all 172 are in prompts too"):
+        Workflow.start(load(SCENES, [f"prompts={data}/evaluation.jsonl"]))
+    (tmp_path / "p.txt").write_text("A view of  a triangle\n\u4e00\u53ea\u7ea2\u8272\u7684\u732b\n")
+    Workflow.start(load(SCENES, [f"prompts={tmp_path / 'p.txt'}", f"out={tmp_path}"]))
+    said = capsys.readouterr().err
+    assert "evaluate.prompts: 1 of 172 are in prompts too, for example 'a view of a triangle'" in said
+    assert "prompts: 1 of 2 are in a language without spaces between words" in said

@@ -1,9 +1,13 @@
 """What a degradation is."""
 
+import unicodedata
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+UNSPACED = ("CJK ", "HIRAGANA ", "KATAKANA ", "BOPOMOFO ", "THAI ", "LAO ", "KHMER ", "MYANMAR ", "TIBETAN ")
+"""What the Unicode names of letters begin with whose words no space tells apart."""
 
 
 class Degraded(NamedTuple):
@@ -19,11 +23,21 @@ def overlap(prompt: str, degraded: str) -> float:
     return (words & kept).total() / max(words.total(), 1)
 
 
+def is_unspaced(text: str) -> bool:
+    """Whether most letters are of a script that puts no spaces between words."""
+    if text.isascii():
+        return False
+    letters = [each for each in text if each.isalpha()]
+    return 2 * sum(unicodedata.name(each, "").startswith(UNSPACED) for each in letters) > len(letters)
+
+
 class Degradation(ABC):
     """Makes semantically poorer variants of prompts."""
 
     needs: ClassVar[str]
     """What a prompt must have to be degraded, for messages: 'two words or more'."""
+    by_spaces: ClassVar[bool] = False
+    """Whether it tells words apart by the spaces between them, which not all languages have."""
     mechanical: ClassVar[frozenset[str]] = frozenset()
     """Options that change how it works, not what comes out: a run may go on with others."""
 
@@ -34,14 +48,23 @@ class Degradation(ABC):
         A prompt that cannot be degraded gets an empty list: whoever asks must say so.
         """
 
-    def check(self, prompts: Sequence[str]) -> list[str]:
-        """The prompts that cannot be degraded, as far as that is known without long work.
+    @property
+    def reads(self) -> str | None:
+        """A column of the prompts' rows that it reads too."""
+        return None
+
+    def of_rows(self, rows: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> list[list[Degraded]]:
+        """As a call with the prompts of rows that have an id, a prompt, and the column that it reads."""
+        return self([row["prompt"] for row in rows], seeds)
+
+    def check(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+        """The prompts of rows that cannot be degraded, as far as that is known without long work.
 
         Raises:
             InputError: What it needs is not there: a model, a server.
         """
-        variants = self(prompts, [0] * len(prompts))
-        return [prompt for prompt, found in zip(prompts, variants, strict=True) if not found]
+        variants = self.of_rows(rows, [0] * len(rows))
+        return [row["prompt"] for row, found in zip(rows, variants, strict=True) if not found]
 
     def finish(self) -> str:
         """Let go of what it loaded; returns a line on what happened, empty where there is nothing to say."""

@@ -4,11 +4,11 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge, Gt, Interval, Le
 from typing_extensions import Doc
@@ -73,7 +73,7 @@ class LLM(Degradation):
         if self.key_variable is not None and not VARIABLE.fullmatch(self.key_variable):
             raise InputError("llm: key_variable: give the name of an environment variable, never the key itself")
 
-    def check(self, prompts: Sequence[str]) -> list[str]:
+    def check(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         """The model, or the server, and the file of answers are there; what cannot be degraded, only answers tell."""
         self._engine.check()
         with answers(self._cache):

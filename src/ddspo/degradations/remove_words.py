@@ -17,6 +17,7 @@ class RemoveWords(Degradation):
     """Of n words, drop max(1, floor(r n)) with r uniform in [least, most); at least one word stays."""
 
     needs: ClassVar[str] = "two words or more"
+    by_spaces: ClassVar[bool] = True
 
     least: Annotated[float, Interval(ge=0, le=1), Doc("smallest share of words that is dropped")] = 0.4
     most: Annotated[float, Interval(ge=0, le=1), Doc("largest share of words that is dropped")] = 0.7

@@ -28,6 +28,7 @@ class Skills(Degradation):
     """
 
     needs: ClassVar[str] = "an object, a count, an attribute or a relation that the word lists know"
+    by_spaces: ClassVar[bool] = True
 
     operations: Annotated[
         tuple[Literal["remove", "generalise", "swap"], ...], MinLen(1), Doc("what may be done to a skill")

@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -25,6 +26,8 @@ OUTCOMES = (
     "merged with an equal one",
     "in another language",
 )
+TELLING = frozenset({"degraded", "negative_prompt"})
+"""Columns whose owner may think that they are read."""
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
 
@@ -42,7 +45,9 @@ class Reading:
         whole: Keep all columns that JSON has words for, or `id` and `prompt` only.
         fault: What is wrong with a whole row for whoever will use it, or None.
         at_most: Rows of the source to look at; None: all.
+        also: A further column that is kept.
         counts: What became of them so far, by outcome.
+        unread: Columns of `TELLING` that rows had so far and nobody reads.
     """
 
     source: Source
@@ -50,7 +55,9 @@ class Reading:
     whole: bool = False
     fault: Callable[[Row], str | None] = sound
     at_most: int | None = None
+    also: str | None = None
     counts: Counter[str] = field(default_factory=Counter, init=False)
+    unread: set[str] = field(default_factory=set, init=False)
 
     def __iter__(self) -> Iterator[Row]:
         """Rows with `id`, unique, and `prompt`, not empty.
@@ -59,10 +66,12 @@ class Reading:
             InputError: The source cannot be read, a row is no prompt, an id is bad or there twice, or nothing is left.
         """
         choice, ids, counts = _Choice.of(self.source), Seen(), self.counts
+        telling = TELLING - self._needed
         for number, (where, row) in enumerate(islice(self._rows(), self.at_most), start=1):
             place = f"{self.name}: {where}"
             outcome = choice(row, place)
             counts[outcome] += 1
+            self.unread.update(name for name in telling if row.get(name))
             if outcome == "kept":
                 found = self._row(row, number, place)
                 if not ids.add(found["id"]):
@@ -79,9 +88,8 @@ class Reading:
         return f"{self.counts.total():,} read: {', '.join(told)}"
 
     def _rows(self) -> Rows:
-        source = self.source
-        needed = {source.column, *(each.column for each in source.filters)} | ({source.id or "id"} - {"id"})
-        columns = Columns(frozenset(needed), None if self.whole else frozenset({*needed, "id"}))
+        source, needed = self.source, self._needed
+        columns = Columns(needed, None if self.whole else needed | TELLING | {"id"})
         if source.is_dataset:
             yield from read_dataset(source.path, source.config, source.split or "train", source.revision, columns)
             return
@@ -91,9 +99,17 @@ class Reading:
         for path in find(source.path, self.name):
             yield from read(path, columns)
 
+    @cached_property
+    def _needed(self) -> frozenset[str]:
+        """Columns that are read."""
+        source = self.source
+        named = {source.column, *(each.column for each in source.filters), *([self.also] if self.also else ())}
+        return frozenset(named | ({source.id or "id"} - {"id"}))
+
     def _row(self, row: Row, number: int, place: str) -> Row:
         """A checked row; what is not kept of it is not looked at."""
-        found = (row if self.whole else {}) | {"id": self._id(row, number, place), "prompt": row[self.source.column]}
+        kept = row if self.whole else {name: row[name] for name in row if name == self.also}
+        found = kept | {"id": self._id(row, number, place), "prompt": row[self.source.column]}
         try:
             json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
         except (TypeError, ValueError, RecursionError) as error:

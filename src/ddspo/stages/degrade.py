@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from ddspo import randomness
-from ddspo.degradations.base import Degradation, Degraded
-from ddspo.errors import InputError
+from ddspo.degradations.base import Degradation, Degraded, is_unspaced
+from ddspo.errors import InputError, quoted
 from ddspo.files import write_rows, writing_rows
 from ddspo.progress import Progress
 from ddspo.rows import Row
@@ -34,6 +34,7 @@ def degrade(
         write_rows(run.prompts, prompts)
         return
     counts: Counter[bool] = Counter()
+    example = ""
     rest = iter(prompts)
     with (
         progress.task("degrade", total) as advance,
@@ -44,22 +45,34 @@ def degrade(
             for row in _rows(part, degradation, seed):
                 (write if row["degraded"] else report)(row)
                 counts[bool(row["degraded"])] += 1
+                example = example if row["degraded"] else row["prompt"]
             advance(len(part), "")
         progress.say(degradation.finish())
         if not counts[True]:
-            raise nothing_left(degradation, counts[False])
+            raise nothing_left(degradation, counts[False], example)
     if counts[False]:
         progress.say(f"degrade: {counts[True]:,} of {counts.total():,} prompts, without those in {run.undegraded}")
 
 
-def nothing_left(degradation: Degradation, count: int) -> InputError:
+def nothing_left(degradation: Degradation, count: int, example: str) -> InputError:
     """What is said where not one of `count` prompts can be degraded."""
-    return InputError(f"prompts: none of {count:,} can be degraded: write prompts with {degradation.needs}")
+    found = f"prompts: none of {count:,} can be degraded"
+    if degradation.by_spaces and is_unspaced(example):
+        return InputError(f"{found}: {unspaced(f'{quoted(example)} is')}")
+    return InputError(f"{found}, for example {quoted(example)}: write prompts with {degradation.needs}")
+
+
+def unspaced(which: str) -> str:
+    """What is said of prompts whose words no space tells apart; `which` of them is or are."""
+    return (
+        f"{which} in a language without spaces between words, by which remove_words and skills tell them apart: "
+        "use degradation=llm, or given"
+    )
 
 
 def _rows(prompts: Sequence[Row], degradation: Degradation, seed: int) -> Iterable[Row]:
     seeds = [randomness.stable_seed(seed, row["id"], "degrade") for row in prompts]
-    every = degradation([row["prompt"] for row in prompts], seeds)
+    every = degradation.of_rows(prompts, seeds)
     for row, variants, own in zip(prompts, every, seeds, strict=True):
         _check(degradation, row["prompt"], variants)
         degraded = [each._asdict() for each in variants]
