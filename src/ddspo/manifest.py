@@ -22,7 +22,7 @@ SEAL = "sha256"
 COPIED = ("index.json", "layout.json")
 """Of pairs/: without them nobody would know which shards are whole, and days of sampling would be lost."""
 CARD = "README.md"
-"""Of aligned/: written anew whenever something about it is known, so it has no digest."""
+"""Of aligned/: the report writes it anew, and it is the report's."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,14 @@ class Manifest:
                 "choose another name=..., or move the run folder away"
             )
         return {name: entry for name, entry in found.items() if name != SEAL}
+
+    def restore(self) -> list[str]:
+        """Write the manifest and its copy again where one of them is damaged or gone; a line says so."""
+        both = (self.run.manifest, self._copy)
+        damaged = [path for path in both if _read(path) is None] if any(path.exists() for path in both) else []
+        if damaged:
+            self._write(self.stages())
+        return [f"{path}: damaged or gone: it is put back from a copy" for path in damaged if path.name[0] != "."]
 
     def entry(self, name: str) -> Row:
         """What is known of a stage; empty if it was not begun, or was and left nothing to go on from."""
@@ -153,16 +161,21 @@ class Manifest:
     def _seal(self, name: str) -> str:
         """Keep the digests of what a stage left, and give that of the list. Shards have theirs in their index."""
         found: dict[str, str | None] = {}
-        for path in self.run.sealed[name]:
-            for file in sorted(path.rglob("*")) if path.is_dir() else [path] if path.exists() else []:
-                if file.is_file() and file.name != CARD:
-                    found[file.relative_to(self.run.path).as_posix()] = digest_of(file)
-                if file.name in COPIED:
-                    replace_atomically(self.run.digests / file.name, partial(shutil.copyfile, file))
+        for file in self._left(name):
+            found[file.relative_to(self.run.path).as_posix()] = digest_of(file)
+            if file.name in COPIED:
+                replace_atomically(self.run.digests / file.name, partial(shutil.copyfile, file))
         if name in ("sample", "import"):
             found |= {file.relative_to(self.run.path).as_posix(): None for file in self.run.pairs.glob("*.parquet")}
         write_json(self._digests(name), found)
         return digest_of(self._digests(name))
+
+    def _left(self, name: str) -> Iterator[Path]:
+        for path in self.run.sealed[name]:
+            inside = sorted(path.rglob("*")) if path.is_dir() else []
+            yield from (file for file in inside if file.is_file() and file.name != CARD)
+            if path.is_file():
+                yield path
 
     def _digests(self, name: str) -> Path:
         return self.run.digests / f"{name}.json"

@@ -191,7 +191,7 @@ class RunFolder:
             "pretrain": (self.policies, self.pretraining.log),
             "train": (self.aligned, self.log),
             "evaluate": (self.scores, self.parts, self.evaluation, *images),
-            "report": (self.report_html, self.report_json),
+            "report": self.outputs["report"],
         }
 
     @property

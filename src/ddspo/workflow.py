@@ -138,6 +138,8 @@ class Workflow:
         with locked(self.folder.path):
             self.standing.check(set(STAGES) - set(cleared))
             tidy(self.folder.path)
+            for line in self.standing.manifest.restore():
+                self.progress.say(line)
             begun = {name: self.standing.manifest.entry(name).get("seconds", 0.0) for name in cleared}
             long = [f"{name} ({seconds / 60:.0f} min)" for name, seconds in begun.items() if seconds > LONG]
             if long:
