@@ -17,11 +17,12 @@ from ddspo.model_card import model_card
 from ddspo.recipe import Recipe
 from ddspo.rows import Row, read_json
 from ddspo.run_folder import RunFolder
+from ddspo.settings import IDENTITY, ITEMS
 from ddspo.stages.export import export
 from ddspo.stages.push import files
 
 STAGES = ("degrade", "sample", "import", "pretrain", "train")
-SAID_ELSEWHERE = ("model", "items")
+SAID_ELSEWHERE = ("model", IDENTITY, ITEMS)
 """Settings that the card has in other words, or that only this library can read."""
 
 

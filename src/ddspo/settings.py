@@ -25,14 +25,17 @@ MECHANICAL: dict[str, tuple[str, ...]] = {
 
 Where pairs do not fit into `train.window` another window means another order from then on, and nothing else.
 """
+IDENTITY, REFERENCES = "files of model.path", "files of evaluate.references"
+ITEMS = "rows of evaluate.prompts or evaluate.validation"
+"""What was read, in words: a message may name it as changed."""
 METHOD = ("policy_pair", "reference", "objective", "adaptation", "draw", "on_policy")
 READ: dict[str, tuple[str, ...]] = {
     "degrade": ("seed", "prompts", "degradation"),
-    "sample": ("seed", "model", "identity", "sample", "dataset"),
-    "import": ("model", "identity", "dataset"),
-    "pretrain": ("seed", "model", "identity", "pretrain"),
-    "train": ("seed", "model", "identity", *METHOD, "train"),
-    "evaluate": ("seed", "model", "identity", "evaluate", "items", "references"),
+    "sample": ("seed", "model", IDENTITY, "sample", "dataset"),
+    "import": ("model", IDENTITY, "dataset"),
+    "pretrain": ("seed", "model", IDENTITY, "pretrain"),
+    "train": ("seed", "model", IDENTITY, *METHOD, "train"),
+    "evaluate": ("seed", "model", IDENTITY, "evaluate", ITEMS, REFERENCES),
     "report": ("name", "evaluated"),
 }
 """Of the recipe, and of what was read for it, what each stage depends on."""
@@ -42,12 +45,12 @@ def settings_of(stage: str, found: Checked) -> Row:
     """The settings of one stage, as plain data."""
     recipe = found.recipe
     tree = _result_only(components.plain(recipe))
-    tree |= {"identity": found.identity, "references": found.references, "prompts": found.prompts}
-    tree |= {"evaluated": recipe.evaluate is not None, "items": _digest(found.items)}
+    tree |= {IDENTITY: found.identity, REFERENCES: found.references, "prompts": found.prompts}
+    tree |= {"evaluated": recipe.evaluate is not None, ITEMS: _digest(found.items)}
     tree["degradation"] = recipe.degradation_used and _lasting(recipe.degradation_used)
     keys = READ[stage]
     if stage == "train" and recipe.validation.save == "best":
-        keys += ("validation", "items")
+        keys += ("validation", ITEMS)
     return {key: tree[key] for key in keys}
 
 
