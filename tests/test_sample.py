@@ -212,9 +212,9 @@ def test_schedulers_that_do_not_fit(backbone: type[Backbone], name: str, options
 
 def test_a_scheduler_is_checked_before_the_model_is_loaded(tiny_folder: Path) -> None:
     model = Model(str(tiny_folder))
-    Sampling(scheduler="DDPMScheduler").check(SD.check(model), model)
+    Sampling(scheduler="DDPMScheduler").check(SD.check(model))
     with pytest.raises(InputError, match="not for this model, which DDIMScheduler samples"):
-        Sampling(scheduler="FlowMatchEulerDiscreteScheduler").check(SD.check(model), model)
+        Sampling(scheduler="FlowMatchEulerDiscreteScheduler").check(SD.check(model))
 
 
 def test_noise_that_nobody_can_repeat_is_refused(tmp_path: Path) -> None:

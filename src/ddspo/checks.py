@@ -12,7 +12,8 @@ from accelerate import PartialState
 from ddspo import components
 from ddspo.backbones._identity import identity
 from ddspo.backbones._outline import outline
-from ddspo.backbones.base import Backbone
+from ddspo.backbones._schedule import check_steps, own_scheduler
+from ddspo.backbones.base import Backbone, Found
 from ddspo.degradations.base import is_unspaced
 from ddspo.digests import file_identity
 from ddspo.errors import InputError, shortened
@@ -89,9 +90,8 @@ def check(given: Recipe, method: Method, processes: int, degraded: Path | None) 
 
 def _check(given: Recipe, method: Method, processes: int, degraded: Path | None) -> Checked:
     backbone = components.backbone_of(given.model)
-    found = backbone.check(given.model)
+    _check_sampling(given, backbone.check(given.model))
     _check_network(given, backbone)
-    given.sample.check(found, given.model)
     _check_training(given, method, processes)
     if given.dataset:
         given.dataset.format.check(given.dataset.source)
@@ -175,6 +175,15 @@ def _check_warmup(settings: Optimisation, name: str) -> None:
             f"{name}.warmup {settings.warmup}: longer than {name}.steps {settings.steps}, and {name}.lr is never "
             "reached: give less"
         )
+
+
+def _check_sampling(given: Recipe, found: Found) -> None:
+    given.sample.check(found)
+    scheduler = own_scheduler(found)
+    if given.validation.every:
+        check_steps(scheduler, given.validation.steps, "validation.steps")
+    if given.evaluate:
+        check_steps(scheduler, given.evaluate.steps, "evaluate.steps")
 
 
 def _check_training(given: Recipe, method: Method, processes: int) -> None:

@@ -1,12 +1,16 @@
 """The path of training is the one that the pipeline's own scheduler walks, whichever it is."""
 
+import json
 import math
+from pathlib import Path
+from typing import Any
 
 import diffusers
 import numpy as np
 import pytest
 import torch
 from diffusers import (
+    DDIMScheduler,
     DDPMScheduler,
     DPMSolverMultistepScheduler,
     EDMEulerScheduler,
@@ -16,10 +20,12 @@ from diffusers import (
 )
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
+from ddspo.backbones._sampler import replaced, scheduler_of
 from ddspo.backbones._schedule import noise_path
-from ddspo.backbones.base import Model
+from ddspo.backbones.base import Backbone, Model
 from ddspo.backbones.flux import Flux
 from ddspo.backbones.sd import SD
+from ddspo.backbones.sd3 import SD3
 from ddspo.errors import InputError
 from ddspo.maths.paths import DDPM, RectifiedFlow
 
@@ -94,6 +100,10 @@ def test_a_solver_on_flow_sigmas_is_a_flow(kind: type) -> None:
     [
         (EDMEulerScheduler(), "EDMEulerScheduler is no scheduler of an epsilon, v or flow model"),
         (DDPMScheduler(prediction_type="sample"), "it predicts 'sample': only epsilon, v and flow"),
+        (DDIMScheduler(rescale_betas_zero_snr=True), "it ends at pure noise"),
+        (EulerDiscreteScheduler(rescale_betas_zero_snr=True), "it ends at pure noise"),
+        (DDIMScheduler(beta_end=1.0), "it ends at pure noise"),
+        (DDIMScheduler(beta_start=-0.1), "its betas make no noise that grows from none to all"),
     ],
 )
 def test_other_models_are_refused(scheduler: object, message: str) -> None:
@@ -101,3 +111,92 @@ def test_other_models_are_refused(scheduler: object, message: str) -> None:
     pipeline.scheduler = scheduler
     with pytest.raises(InputError, match=message):
         SD.of(pipeline, Model("x"))
+
+
+def test_a_model_of_v_may_end_at_pure_noise() -> None:
+    path = noise_path(DDIMScheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction"), 64)
+    assert isinstance(path, DDPM)
+    assert path.alphas_cumprod[-1] == 0
+
+
+@pytest.mark.parametrize(
+    ("cls", "options", "message"),
+    [
+        (SD, {"num_train_timesteps": 0}, "not for this model"),
+        (SD, {"num_train_timesteps": 500}, "not for this model, which DDIMScheduler samples"),
+        (SD, {"num_train_timesteps": "many"}, "sample.scheduler_options.num_train_timesteps: 'many': input should be"),
+        (SD, {"num_train_timesteps": True}, "sample.scheduler_options.num_train_timesteps: True: input should be a"),
+        (SD, {"beta_end": "0.1"}, "sample.scheduler_options.beta_end: '0.1': input should be a valid number"),
+        (SD, {"beta_end": math.inf}, "sample.scheduler_options.beta_end: inf: give a finite number"),
+        (SD, {"clip_sample": "no"}, "sample.scheduler_options.clip_sample: 'no': input should be a valid boolean"),
+        (SD, {"beta_schedule": 3}, "sample.scheduler_options.beta_schedule: 3: input should be a valid string"),
+        (SD, {"beta_schedule": "cosy"}, "not for this model: cosy"),
+        (SD, {"timestep_spacing": []}, r"sample.scheduler_options.timestep_spacing: \[\]: input should be"),
+        (SD, {"trained_betas": [0.1]}, "not for this model, which DDIMScheduler samples"),
+        (SD, {"rescale_betas_zero_snr": True}, "not for this model: DDIMScheduler: it ends at pure noise"),
+        (SD3, {"num_train_timesteps": 0}, "not for this model"),
+        (SD3, {"num_train_timesteps": 10}, "not for this model, which FlowMatchEulerDiscreteScheduler samples"),
+        (SD3, {"shift": None}, "sample.scheduler_options.shift: None: input should be"),
+        (SD3, {"shift": -1.0}, "not for this model: flow shift -1.0: it must be positive"),
+    ],
+)
+def test_options_that_make_a_scheduler_useless(cls: type[Backbone], options: dict[str, Any], message: str) -> None:
+    tiny = cls.tiny()
+    with pytest.raises(InputError, match=message):
+        replaced(tiny.pipeline.scheduler, None, options, tiny.tokens)
+
+
+@pytest.mark.filterwarnings("ignore:__array_wrap__ must accept context")  # numpy, of what DEIS does
+@pytest.mark.parametrize("name", [f"{name}Scheduler" for name in SAMPLERS + SOLVERS])
+def test_every_sampler_walks_to_an_image(name: str, tiny_folder: Path) -> None:
+    before = torch.get_rng_state()
+    scheduler_of(SD.check(Model(str(tiny_folder))), name, {}, 20)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "steps", "message"),
+    [
+        (None, {}, 1001, "sample.steps 1001: the model has 1000 times: take as many steps at most"),
+        (
+            "DPMSolverMultistepScheduler",
+            {"algorithm_type": "x"},
+            5,
+            "algorithm_type: 'x': input should be 'dpmsolver'",
+        ),
+        ("EDMEulerScheduler", {}, 5, "sample.scheduler EDMEulerScheduler: not for this model"),
+        ("EDMDPMSolverMultistepScheduler", {}, 5, "sample.scheduler EDMDPMSolverMultistepScheduler: not for this"),
+        (None, {"steps_offset": 10**6}, 5, "DDIMScheduler with sample.scheduler_options {'steps_offset': 1000000}: "),
+        (
+            None,
+            {"thresholding": True, "dynamic_thresholding_ratio": 5.0},
+            5,
+            "DDIMScheduler with sample.scheduler_opt",
+        ),
+    ],
+)
+def test_a_sampler_that_leads_nowhere(
+    name: str | None, options: dict[str, Any], steps: int, message: str, tiny_folder: Path
+) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        scheduler_of(SD.check(Model(str(tiny_folder))), name, options, steps)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_train_timesteps": 0}, "scheduler: no scheduler can be made of it"),
+        ({"num_train_timesteps": "x"}, "scheduler: no scheduler can be made of it"),
+        ({"rescale_betas_zero_snr": True}, "scheduler: DDIMScheduler: it ends at pure noise"),
+        ({"prediction_type": "sample"}, "scheduler: it predicts 'sample'"),
+        ({"beta_end": 5.0}, "scheduler: DDIMScheduler: it ends at pure noise"),
+    ],
+)
+def test_a_models_own_scheduler_is_looked_at(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    SD.tiny().save(tmp_path)
+    path = tmp_path / "scheduler/scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(InputError, match=message) as caught:
+        SD.check(Model(str(tmp_path)))
+    assert str(caught.value).startswith(f"model.path {tmp_path}: scheduler: ")

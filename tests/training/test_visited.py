@@ -252,9 +252,9 @@ def test_what_cannot_be_kept_or_drawn(tmp_path: Path, tiny_folder: Path, data: P
         made(tmp_path / "a", states=6)
     assert not list((tmp_path / "a").rglob("*.parquet"))
     model = Model(str(tiny_folder))
-    Sampling(5, "PNDMScheduler", {"skip_prk_steps": True}, 5, states=6).check(SD.check(model), model)
+    Sampling(5, "PNDMScheduler", {"skip_prk_steps": True}, 5, states=6).check(SD.check(model))
     with pytest.raises(InputError, match=r"sample.states 6: the sampler visits 5"):
-        Sampling(steps=5, states=6).check(SD.check(model), model)
+        Sampling(steps=5, states=6).check(SD.check(model))
     with pytest.raises(InputError, match=r"no states were kept: sample again with sample.states"):
         PairStore.open(made(tmp_path / "b", states=0, pairs=2).pairs, states=True)
     with pytest.raises(InputError, match="the pairs hold no states"):

@@ -16,4 +16,4 @@ def identity(model: Model) -> str:
     found = look_up(model)
     if found.commit:
         return found.commit[:LENGTH]
-    return files_identity(found.folder, files_of(found.folder, found.model_index, model.variant))
+    return files_identity(found.folder, files_of(found, model.variant))

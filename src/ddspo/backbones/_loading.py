@@ -1,18 +1,17 @@
 """A pipeline with all its weights, each of them there, used and finite, or one line that names what is not."""
 
-import importlib
-import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, ModelMixin
+from diffusers import DiffusionPipeline
 from torch import nn
 from transformers import PreTrainedModel
 
-from ddspo.backbones._folder import parts_of, weights_of
-from ddspo.backbones._model import Found, Model
+from ddspo.backbones._folder import check_weights, left_out, networks_of, weights_of
+from ddspo.backbones._model import Found, Model, short
 from ddspo.errors import InputError
 
 ADAPTER = ("base_layer", "lora_A", "lora_B", "lora_magnitude_vector")
@@ -33,41 +32,20 @@ def load_pipeline(
     Raises:
         InputError: A file is missing or damaged, or weights are missing, not used, or not finite.
     """
-    takes = inspect.signature(kind.__init__).parameters
-    checker = {"requires_safety_checker": False, "safety_checker": None, "image_encoder": None}
-    absent = dict.fromkeys(name for name, entry in found.model_index.items() if entry == [None, None])
-    optional = {name: value for name, value in (absent | checker).items() if name in takes}
+    networks = networks_of(found, kind)
+    optional = left_out(found, kind)
     try:
         folder = _with_weights(kind, found, model, optional)
-        networks = {}
-        for name, entry in parts_of(found.model_index).items():
-            if name in takes and is_network(class_of(*entry)):
-                dtype = dtypes.get(name, dtypes["default"])
-                networks[name] = _network(class_of(*entry), folder / name, model, dtype)
-        return kind.from_pretrained(folder, **networks, **optional)
+        check_weights(replace(found, folder=folder), model, networks)
+        loaded = {
+            name: _network(found.where, each, folder / name, model.variant, dtypes.get(name, dtypes["default"]))
+            for name, each in networks.items()
+        }
+        return kind.from_pretrained(folder, **loaded, **optional)
     except InputError:
         raise
     except Exception as error:  # every library has its own dozen types for a file that is damaged or missing
-        raise InputError(f"model.path {model.path}: not loaded: {first_line(error)}") from None
-
-
-def class_of(library: str, name: str) -> type | None:
-    """A class of diffusers or transformers; None for any other library, which is not imported."""
-    if library not in ("diffusers", "transformers"):
-        return None
-    found = getattr(importlib.import_module(library), name, None)
-    return found if isinstance(found, type) else None
-
-
-def is_network(kind: type | None) -> bool:
-    """Whether a part has weights."""
-    return kind is not None and issubclass(kind, ModelMixin | PreTrainedModel)
-
-
-def first_line(error: Exception) -> str:
-    """What a library says, short enough for a terminal."""
-    said = str(error).strip().splitlines()
-    return said[0][:300] if said else type(error).__name__
+        raise InputError(f"{found.where}: not loaded: {short(error)}") from None
 
 
 def _with_weights(kind: type[DiffusionPipeline], found: Found, model: Model, optional: Mapping[str, Any]) -> Path:
@@ -79,14 +57,19 @@ def _with_weights(kind: type[DiffusionPipeline], found: Found, model: Model, opt
     )
 
 
-def _network(kind: Any, folder: Path, model: Model, dtype: torch.dtype) -> nn.Module:
-    files = weights_of(folder, model.variant)
-    variant = model.variant if files != weights_of(folder, None) else None
-    more = {"variant": variant} if variant else {}
-    network, info = kind.from_pretrained(folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **more)
-    where = f"model.path {model.path}: {folder.name}"
-    check_names(where, network, info["missing_keys"], info["unexpected_keys"])
-    check_finite(where, network)
+def _network(where: str, kind: Any, folder: Path, variant: str | None, dtype: torch.dtype) -> nn.Module:
+    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
+    if weights_of(folder, variant) != weights_of(folder, None):
+        options["variant"] = variant
+    if issubclass(kind, PreTrainedModel):
+        options["ignore_mismatched_sizes"] = True  # or it prints a table, and says no name
+    try:
+        network, info = kind.from_pretrained(folder, **options)
+    except Exception as error:  # as above
+        raise InputError(f"{where}: {folder.name} not loaded: {short(error)}: get the folder anew") from None
+    others = [str(name) for name, *_ in info["mismatched_keys"]]
+    check_names(f"{where}: {folder.name}", network, [*info["missing_keys"], *others], info["unexpected_keys"])
+    check_finite(f"{where}: {folder.name}", network)
     return network.eval()
 
 
@@ -102,7 +85,7 @@ def check_names(where: str, network: nn.Module, missing: Sequence[str], unexpect
         raise InputError(
             f"{where}: saved while a LoRA was loaded: call fuse_lora() and unload_lora_weights(), and save again"
         )
-    for names, fault in ((sorted(missing), "missing"), (unused, "not known to its class")):
+    for names, fault in ((sorted(missing), "missing or of another size"), (unused, "not known to its class")):
         if names:
             raise InputError(f"{where}: {_some(names)} {fault}: its files are damaged or of another model")
 

@@ -1,6 +1,7 @@
 """Where a pipeline comes from, looked up without loading any weights."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -8,12 +9,18 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le
 from typing_extensions import Doc
 
-from ddspo.backbones._hub import snapshot
+from ddspo.backbones._hub import Snapshot, snapshot
 from ddspo.errors import InputError
-from ddspo.places import local
+from ddspo.places import PACKAGE, local
 
 LARGEST = 2**20
-"""Bytes that no model_index.json has: each is a few lines."""
+"""Bytes that no configuration of a network has."""
+
+SINGLE = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
+"""Ends of the names of files that hold a whole model."""
+
+OTHER_TASKS = ("Img2ImgPipeline", "InpaintPipeline")
+"""Ends of the names of pipelines that change an image."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,8 @@ class Model:
 class Found:
     """A model that exists: its files, of which a hub id's weights may still be missing, and its model_index.json."""
 
+    path: str
+    """As the recipe has it."""
     folder: Path
     model_index: dict[str, Any]
     commit: str | None = None
@@ -52,9 +61,23 @@ class Found:
     """Whether the hub can be asked for what is missing."""
 
     @property
+    def where(self) -> str:
+        """How a message about it begins."""
+        return f"model.path {self.path}"
+
+    @property
     def pipeline_class(self) -> str:
-        """Name of its diffusers class."""
-        return str(self.model_index["_class_name"])
+        """Name of its diffusers class, or of the text-to-image pipeline that has the same parts."""
+        name = str(self.model_index["_class_name"])
+        return _text_to_image(name) if name.endswith(OTHER_TASKS) else name
+
+    def config(self, name: str) -> dict[str, Any]:
+        """A JSON file of the folder.
+
+        Raises:
+            InputError: It is missing or damaged.
+        """
+        return read_object(self.folder, name, self.where)
 
 
 def look_up(model: Model) -> Found:
@@ -63,26 +86,59 @@ def look_up(model: Model) -> Found:
     Raises:
         InputError: It does not exist, cannot be reached, or has no index that can be read.
     """
-    folder = local(model.path)
-    if folder is None:
-        kept = snapshot(model.path, model.revision)
-        return Found(kept.folder, _index(model, kept.folder), kept.commit, kept.online)
-    return Found(folder, _index(model, folder))
+    where, folder = f"model.path {model.path}", local(model.path)
+    if model.path.endswith(SINGLE) and (folder is None or "://" in model.path or not folder.is_dir()):
+        raise InputError(
+            f"{where}: one file, and a diffusers folder is needed: make it with "
+            "PIPELINE.from_single_file(FILE).save_pretrained(FOLDER), PIPELINE being its class in diffusers"
+        )
+    if "://" in model.path.removeprefix(PACKAGE):
+        raise InputError(f"{where}: give a diffusers folder on this machine, or a hub id as OWNER/NAME")
+    kept = snapshot(model.path, model.revision) if folder is None else Snapshot(folder, online=False)
+    index = read_object(kept.folder, "model_index.json", where)
+    if not isinstance(index.get("_class_name"), str):
+        raise InputError(
+            f"{where}: its model_index.json names no class of diffusers: give a diffusers pipeline folder"
+        )
+    return Found(model.path, kept.folder, index, kept.commit if folder is None else None, kept.online)
 
 
-def _index(model: Model, folder: Path) -> dict[str, Any]:
-    path, where = folder / "model_index.json", f"model.path {model.path}"
+def read_object(folder: Path, name: str, where: str) -> dict[str, Any]:
+    """A small JSON file of a folder.
+
+    Raises:
+        InputError: It is missing or damaged, or holds anything but an object.
+    """
+    path = folder / name
     try:
         if not path.is_file():
-            raise InputError(f"{where}: no model_index.json there: give a diffusers pipeline folder")
+            raise InputError(f"{where}: no {name} there: give a diffusers pipeline folder")
         with path.open("rb") as file:
             text = file.read(LARGEST + 1)
     except OSError as error:
-        raise InputError(f"{where}: model_index.json: {error.strerror}: give another folder") from None
+        raise InputError(f"{where}: {name}: {error.strerror}: give another folder") from None
     try:
-        index = json.loads(text.decode("utf-8")) if len(text) <= LARGEST else None
+        found = json.loads(text.decode("utf-8")) if len(text) <= LARGEST else None
     except (ValueError, RecursionError):
-        index = None
-    if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
-        raise InputError(f"{where}: its model_index.json is damaged: get the folder anew")
-    return index
+        found = None
+    if not isinstance(found, dict):
+        raise InputError(f"{where}: its {name} is damaged: get the folder anew")
+    return found
+
+
+def short(error: Exception) -> str:
+    """The first sentence of what a library says."""
+    said = " ".join(re.split(r"(?<=[\w)\]])\. |[.:]?\n", str(error).strip())[0].split())
+    return said.rstrip(".:")[:240] or type(error).__name__
+
+
+def _text_to_image(name: str) -> str:
+    """The class that makes images from texts with the parts of one that changes images; the same if none does."""
+    from diffusers.pipelines import auto_pipeline as known  # it imports every pipeline that there is
+
+    texts = known.AUTO_TEXT2IMAGE_PIPELINES_MAPPING
+    for others in (known.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING, known.AUTO_INPAINT_PIPELINES_MAPPING):
+        for family, kind in others.items():
+            if kind.__name__ == name and family in texts:
+                return str(texts[family].__name__)
+    return name

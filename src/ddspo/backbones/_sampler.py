@@ -2,21 +2,25 @@
 
 import difflib
 import inspect
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, get_type_hints
 
 import diffusers
 import torch
-from diffusers import SchedulerMixin
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from ddspo.backbones._model import Found, Model
-from ddspo.backbones._schedule import FLOW, noise_path
+from ddspo.backbones._model import Found, short
+from ddspo.backbones._schedule import FLOW, TOKENS, check_steps, is_scheduler, noise_path, own_scheduler, walk
 from ddspo.backbones.base import Backbone
 from ddspo.errors import InputError
-from ddspo.maths.paths import DDPM, RectifiedFlow
+from ddspo.maths.paths import DDPM, NoisePath, RectifiedFlow
 
 KEY = "sample.scheduler"
+FEW = 10
+"""Steps that show whether a scheduler leads anywhere."""
+STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
 
 
 @contextmanager
@@ -34,35 +38,61 @@ def sampling_with(backbone: Backbone, name: str | None, options: Mapping[str, An
         backbone.pipeline.scheduler = own
 
 
-def scheduler_of(found: Found, model: Model, name: str | None, options: Mapping[str, Any]) -> Any:
-    """What would sample, or the same errors, from a model's files, before any weights are loaded."""
-    kind = getattr(diffusers, found.model_index["scheduler"][1])
-    own = kind.from_pretrained(found.folder, subfolder="scheduler")
-    return replaced(own, name, options, 4096)
+def scheduler_of(found: Found, name: str | None, options: Mapping[str, Any], steps: int | None) -> Any:
+    """What would sample, or the same errors, from a model's files, before any weights are loaded.
+
+    Raises:
+        InputError: As of `sampling_with`, or it leads nowhere, or there are more steps than times.
+    """
+    scheduler = replaced(own_scheduler(found), name, options, TOKENS)
+    check_steps(scheduler, steps or 1, "sample.steps")
+    try:
+        walk(scheduler, steps or FEW)
+    except Exception as error:  # whatever a scheduler does with numbers that make no schedule
+        with_options = f" with {KEY}_options {dict(options)}" if options else ""
+        raise InputError(f"{KEY} {type(scheduler).__name__}{with_options}: {short(error)}: choose another") from None
+    return scheduler
 
 
 def replaced(own: Any, name: str | None, options: Mapping[str, Any], tokens: int) -> Any:
     """A scheduler of some name for the model of another one."""
     kind: Any = getattr(diffusers, name, None) if name else type(own)
-    if SchedulerMixin not in getattr(kind, "__mro__", ()):
+    if not is_scheduler(kind):
         known = [each for each in dir(diffusers) if each.endswith("Scheduler")]
         near = " or ".join(difflib.get_close_matches(str(name), known)) or "DDIMScheduler"
         raise InputError(f"{KEY} {name}: no scheduler of diffusers: did you mean {near}?")
-    has = [each for each in inspect.signature(kind.__init__).parameters if each != "self"]
-    for each in options:
-        if each not in has:
-            raise InputError(f"{KEY}_options.{each}: {kind.__name__} has no such option: one of {', '.join(has)}")
+    _check_options(kind, options)
     if name is None and not options:
         return own
-    path = noise_path(own, tokens)
+    path, title = noise_path(own, tokens), f"{KEY} {kind.__name__}"
     try:
         made = kind.from_config(own.config, **{**(_flow(path, kind) if kind is not type(own) else {}), **options})
         other = noise_path(made, tokens)
-    except (InputError, ValueError, TypeError, NotImplementedError) as error:
-        raise InputError(f"{KEY} {name}: not for this model: {error}") from None
-    if type(path) is not type(other) or (isinstance(path, DDPM) and not _same(path, other)):
-        raise InputError(f"{KEY} {name}: not for this model, which {type(own).__name__} samples: choose another")
+    except Exception as error:  # an InputError, or whatever a scheduler does with numbers that make no schedule
+        raise InputError(f"{title}: not for this model: {short(error)}") from None
+    if not _same(path, other):
+        raise InputError(f"{title}: not for this model, which {type(own).__name__} samples: choose another")
     return made
+
+
+def _check_options(kind: type, options: Mapping[str, Any]) -> None:
+    """Refuse what a scheduler does not take, or not with such a value."""
+    takes = {
+        each.name: each for each in inspect.signature(kind).parameters.values() if each.kind is not each.VAR_KEYWORD
+    }
+    hints = get_type_hints(kind.__init__)  # type: ignore[misc]
+    for name, value in options.items():
+        where = f"{KEY}_options.{name}"
+        if name not in takes:
+            raise InputError(f"{where}: {kind.__name__} has no such option: one of {', '.join(takes)}")
+        if value is None and takes[name].default is None:
+            continue
+        try:
+            TypeAdapter(hints[name], config=STRICT).validate_python(value)
+        except ValidationError as error:
+            raise InputError(f"{where}: {value!r:.80}: {error.errors()[0]['msg'].lower()}") from None
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{where}: {value}: give a finite number")
 
 
 def check_draws(backbone: Backbone, steps: int, guidance: float) -> None:
@@ -97,6 +127,11 @@ def _flow(path: Any, kind: type) -> dict[str, Any]:
     return {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": path.shift}
 
 
-def _same(path: DDPM, other: Any) -> bool:
-    same = torch.allclose(path.alphas_cumprod, other.alphas_cumprod)
-    return same and path.prediction == other.prediction
+def _same(path: NoisePath, other: NoisePath) -> bool:
+    """Whether a model of one path can be sampled along another: a flow's shift moves times alone."""
+    if isinstance(path, RectifiedFlow):
+        return isinstance(other, RectifiedFlow) and path.steps == other.steps
+    if not isinstance(path, DDPM) or not isinstance(other, DDPM) or path.prediction != other.prediction:
+        return False
+    ours, theirs = path.alphas_cumprod, other.alphas_cumprod
+    return ours.shape == theirs.shape and torch.allclose(ours, theirs)

@@ -14,12 +14,13 @@ from transformers import CLIPTokenizer
 
 from ddspo import randomness
 from ddspo.backbones._autoencoder import Autoencoder, Resize
+from ddspo.backbones._folder import check_channels, check_parts, check_weights, networks_of
 from ddspo.backbones._loading import load_pipeline
 from ddspo.backbones._model import Found as Found
 from ddspo.backbones._model import Model as Model
 from ddspo.backbones._model import look_up as look_up
 from ddspo.backbones._readers import Cut, Reader
-from ddspo.backbones._schedule import calls_of, noise_path
+from ddspo.backbones._schedule import calls_of, noise_path, own_scheduler
 from ddspo.conditions import Condition
 from ddspo.errors import InputError
 from ddspo.maths.paths import NoisePath
@@ -36,6 +37,10 @@ class Backbone(ABC):
     """Modules that LoRA adapts where a recipe names none."""
     guidance: ClassVar[float]
     """Guidance scale that the family is usually sampled with."""
+    may_lack: ClassVar[tuple[str, ...]] = ()
+    """Parts that a folder may have been saved without."""
+    patch: ClassVar[int] = 1
+    """Numbers of a latent that the denoiser takes as one position of its input."""
     steps: ClassVar[int]
     """Sampler steps that the family is usually sampled with."""
     long_text: ClassVar[int | None] = None
@@ -77,18 +82,27 @@ class Backbone(ABC):
         return cls.of(pipeline, model)
 
     @classmethod
-    def check(cls, model: Model) -> Found:
-        """Look a model up without loading its weights.
+    def check(cls, model: Model, *, weights: bool = True) -> Found:
+        """Look a model up, and at its configuration, without loading its weights.
+
+        Args:
+            model: The model.
+            weights: Whether they are to be loaded later, so that their files must be there.
 
         Raises:
-            InputError: There is no such model, it cannot be reached, or it is of another class.
+            InputError: There is no such model, it cannot be reached, it is of another class or not whole.
         """
-        found = look_up(model)
-        if found.pipeline_class != cls.pipeline_class.__name__:
+        found, kind = look_up(model), cls.pipeline_class
+        if found.pipeline_class != kind.__name__:
             raise InputError(
-                f"model.path {model.path}: it is a {found.pipeline_class}, and model.backbone {model.backbone} reads "
-                f"{cls.pipeline_class.__name__}: leave model.backbone out"
+                f"{found.where}: it is a {found.pipeline_class}, and model.backbone {model.backbone} reads "
+                f"{kind.__name__}: leave model.backbone out"
             )
+        check_parts(found, kind, cls.may_lack)
+        check_channels(found, cls.denoiser_name, cls.patch)
+        own_scheduler(found)
+        if weights and not found.online:
+            check_weights(found, model, networks_of(found, kind))
         return found
 
     @classmethod

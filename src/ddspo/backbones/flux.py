@@ -25,6 +25,7 @@ class Flux(Backbone):
 
     pipeline_class = FluxPipeline
     denoiser_name = "transformer"
+    patch = 4
     lora_targets = (
         "attn.to_q",
         "attn.to_k",
@@ -77,7 +78,7 @@ class Flux(Backbone):
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of one latent, not packed."""
-        return self.config.in_channels // 4, *self._sides(self.pipeline.default_sample_size)
+        return self.config.in_channels // self.patch, *self._sides(self.pipeline.default_sample_size)
 
     @property
     def tokens(self) -> int:

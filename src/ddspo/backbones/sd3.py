@@ -18,6 +18,7 @@ class SD3(Backbone):
 
     pipeline_class = StableDiffusion3Pipeline
     denoiser_name = "transformer"
+    may_lack = ("text_encoder_3", "tokenizer_3")
     lora_targets = (
         "attn.to_q",
         "attn.to_k",

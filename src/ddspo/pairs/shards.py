@@ -121,16 +121,16 @@ def table_of(origin: Origin, rows: Sequence[Row], latents: Pair[Tensor], states:
     Raises:
         InputError: A latent is not finite, or of another shape.
     """
-    schema, columns = origin.schema, {}
+    schema, made, columns = origin.schema, origin.made, {}
     parts = latents._asdict() | (states.named() if states is not None else {})
     for name, shape in origin.numbers.items():
         part, kind = parts[name], schema.field(name).type
         if tuple(part.shape) != (len(rows), *shape):
             raise InputError(f"{name} latents are {list(part.shape)}, not {[len(rows), *shape]}")
-        columns[name] = _times(part, kind) if name == "times" else _packed(name, part, rows, kind)
+        columns[name] = _times(part, kind) if name == "times" else _packed(name, part, rows, kind, made.get("dtype"))
     for each in schema:
         if each.name not in columns:
-            same = origin.made.get(each.name) if each.name in MADE else None
+            same = made.get(each.name) if each.name in MADE else None
             columns[each.name] = pa.array([row.get(each.name, same) for row in rows], each.type)
     return pa.table([columns[name] for name in schema.names], schema=schema)
 
@@ -139,15 +139,14 @@ def _times(times: Tensor, kind: pa.DataType) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(times.float().flatten().cpu().numpy()), type=kind)
 
 
-def _packed(column: str, part: Tensor, rows: Sequence[Row], kind: pa.DataType) -> pa.Array:
+def _packed(column: str, part: Tensor, rows: Sequence[Row], kind: pa.DataType, dtype: str | None) -> pa.Array:
     """Numbers [N, ...] as N fixed lengths of bytes."""
     numbers = part.detach().to("cpu", torch.float16).contiguous()
     finite = torch.isfinite(numbers.flatten(1)).all(1)
     if not finite.all():
         name = rows[int(torch.nonzero(~finite)[0])]["id"]
-        raise InputError(
-            f"{name!r:.80}: its {column} latent is not finite in half precision: use model.dtype=fp32 or bf16"
-        )
+        mend = "use model.dtype=fp32 or bf16" if dtype == "fp16" else "choose another sampler, or a lower guidance"
+        raise InputError(f"{name!r:.80}: its {column} latent is not finite in half precision: {mend}")
     return pa.FixedSizeBinaryArray.from_buffers(kind, len(rows), [None, pa.py_buffer(numbers.numpy().tobytes())])
 
 

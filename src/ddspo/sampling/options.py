@@ -9,7 +9,7 @@ from typing_extensions import Doc
 
 from ddspo.backbones._sampler import scheduler_of
 from ddspo.backbones._schedule import calls_of
-from ddspo.backbones.base import Backbone, Found, Model
+from ddspo.backbones.base import Backbone, Found
 from ddspo.errors import InputError
 from ddspo.maths.pair import Pair
 from ddspo.metrics.base import Metric
@@ -57,16 +57,16 @@ class Sampling:
         int, Ge(0), Doc("states x_t that the sampler visited, kept of each latent for draw.states: visited")
     ] = field(default=0, repr=False)
 
-    def check(self, found: Found, model: Model) -> None:
-        """Refuse a scheduler that is not for a model, which is not loaded yet, or more states than it visits.
+    def check(self, found: Found) -> None:
+        """Refuse a scheduler that is not for a model, which is not loaded yet, more steps than the model has times, or
+        more states than it visits.
 
         Raises:
             InputError: It is one, or there are.
         """
-        if self.scheduler or self.scheduler_options or self.states:
-            scheduler = scheduler_of(found, model, self.scheduler, self.scheduler_options)
-            if self.steps:
-                self.check_states(calls_of(scheduler, self.steps))
+        scheduler = scheduler_of(found, self.scheduler, self.scheduler_options, self.steps)
+        if self.steps:
+            self.check_states(calls_of(scheduler, self.steps))
 
     def check_states(self, calls: int) -> None:
         """Refuse to keep more states than there are, one before each call of a scheduler.
