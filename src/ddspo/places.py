@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ddspo.errors import InputError
+from ddspo.errors import InputError, quoted
 
 PACKAGE = "package://"
 ROOT = Path(__file__).parent
@@ -15,7 +15,7 @@ def local(path: str) -> Path | None:
         InputError: No path can be written so, or it leaves this package, or it must not be looked at.
     """
     if "\0" in path:
-        raise InputError(f"{path!r:.80}: a path holds no NUL character: write it anew")
+        raise InputError(f"{quoted(path)}: a path holds no NUL character: write it anew")
     if path.startswith(PACKAGE):
         return _inside(path)
     try:
@@ -23,9 +23,9 @@ def local(path: str) -> Path | None:
         hub_like = path.count("/") == 1 and not path.startswith((".", "/", "~"))
         return None if hub_like and not folder.exists() else folder
     except RuntimeError:
-        raise InputError(f"{path!r:.80}: nobody of that name has a home here: give the whole path") from None
+        raise InputError(f"{quoted(path)}: nobody of that name has a home here: give the whole path") from None
     except OSError as error:
-        raise InputError(f"{path!r:.80}: {error.strerror}: give another path") from None
+        raise InputError(f"{quoted(path)}: {error.strerror}: give another path") from None
 
 
 def _inside(path: str) -> Path:
@@ -36,7 +36,7 @@ def _inside(path: str) -> Path:
     folder = ROOT.joinpath(*names)
     if not own or ".." in steps or not (folder / "__init__.py").is_file():
         raise InputError(
-            f"{path!r:.80}: {PACKAGE} names a place inside ddspo alone, as {PACKAGE}ddspo.scenes/noise: "
+            f"{quoted(path)}: {PACKAGE} names a place inside ddspo alone, as {PACKAGE}ddspo.scenes/noise: "
             "give the path of a folder or file"
         )
     return folder.joinpath(*(step for step in steps if step not in ("", ".")))

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from ddspo.backbones._hub import FILES
 from ddspo.backbones._model import Found, Model, short
-from ddspo.errors import InputError
+from ddspo.errors import InputError, quoted
 
 LIBRARIES = ("diffusers", "transformers")
 
@@ -170,5 +170,5 @@ def _option(found: Found, name: str, option: str) -> int:
     default = inspect.signature(class_of(*parts_of(found.model_index)[name])).parameters[option].default
     value = found.config(f"{name}/config.json").get(option, default)
     if not isinstance(value, int):
-        raise InputError(f"{found.where}: {name}/config.json: {option} is {value!r:.80}: get the folder anew")
+        raise InputError(f"{found.where}: {name}/config.json: {option} is {quoted(value)}: get the folder anew")
     return value

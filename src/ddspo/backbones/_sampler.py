@@ -14,7 +14,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from ddspo.backbones._model import Found, short
 from ddspo.backbones._schedule import FLOW, TOKENS, check_steps, is_scheduler, noise_path, own_scheduler, walk
 from ddspo.backbones.base import Backbone
-from ddspo.errors import InputError
+from ddspo.errors import InputError, quoted
 from ddspo.maths.paths import DDPM, NoisePath, RectifiedFlow
 
 KEY = "sample.scheduler"
@@ -49,7 +49,7 @@ def scheduler_of(found: Found, name: str | None, options: Mapping[str, Any], ste
     try:
         walk(scheduler, steps or FEW)
     except Exception as error:  # whatever a scheduler does with numbers that make no schedule
-        with_options = f" with {KEY}_options {dict(options)}" if options else ""
+        with_options = f" with {KEY}_options {quoted(dict(options))}" if options else ""
         raise InputError(f"{KEY} {type(scheduler).__name__}{with_options}: {short(error)}: choose another") from None
     return scheduler
 
@@ -90,7 +90,7 @@ def _check_options(kind: type, options: Mapping[str, Any]) -> None:
         try:
             TypeAdapter(hints[name], config=STRICT).validate_python(value)
         except ValidationError as error:
-            raise InputError(f"{where}: {value!r:.80}: {error.errors()[0]['msg'].lower()}") from None
+            raise InputError(f"{where}: {quoted(value)}: {error.errors()[0]['msg'].lower()}") from None
         if isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"{where}: {value}: give a finite number")
 
