@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from accelerate import Accelerator
 from preference_files import save
 
 from ddspo.backbones.sd import SD
 from ddspo.metrics.base import Metric, Score
 from ddspo.progress import Progress
+from ddspo.references import read_references
 from ddspo.rows import read_rows
 from ddspo.run_folder import RunFolder
+from ddspo.stages import evaluate as stage
 from ddspo.stages.evaluate import Evaluate, Evaluation
 from ddspo.stages.report import report
 
@@ -28,15 +31,20 @@ class Brightness(Metric):
         return [Score(float(image.mean()) / 255, True) for image in images]
 
 
-def test_a_metric_without_tags_and_references_of_any_size(tmp_path: Path) -> None:
-    """Rows without a tag are one group, whose mean is the score; equal models are equally far from the references."""
+def test_a_metric_without_tags_and_references_of_any_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows without a tag are one group, whose mean is the score; equal models are equally far from the references.
+
+    These are read and encoded once for both.
+    """
+    places: list[str] = []
+    monkeypatch.setattr(stage, "read_references", lambda place: places.append(place) or read_references(place))
     for number, width in enumerate((20, 40, 90)):
         save(tmp_path / f"references/{number}.png", number, width=width)
     items = [{"id": f"p{number}", "prompt": "a cat"} | ({"tag": None} if number else {}) for number in range(3)]
     run, backbone = RunFolder(tmp_path / "run"), SD.tiny()
     Evaluate(
         folder=run,
-        backbones={"base": backbone, "aligned": backbone},
+        models={"base": lambda: backbone, "aligned": lambda: backbone},
         items={"validation": items[:1], "evaluation": items},
         settings=Evaluation(Brightness(), "", "", str(tmp_path / "references"), (1.0,), 1, 2, 1, 4),
         metric_name="brightness",
@@ -44,6 +52,7 @@ def test_a_metric_without_tags_and_references_of_any_size(tmp_path: Path) -> Non
         accelerator=Accelerator(),
         progress=Progress(speaks=False),
     ).run()
+    assert places == [str(tmp_path / "references")]
     distances = [found["distance"] for found in json.loads(run.evaluation.read_text())["fidelity"].values()]
     assert distances[0] == distances[1] > 0
     report(run, "bright")

@@ -121,6 +121,7 @@ class Workflow:
                 with standing.enter(name) as left:
                     if left or (name in MENDING and name in stages):
                         self._run_stage(name)
+                        self.accelerator.free_memory()  # a stage gives back what it held
                 self.accelerator.wait_for_everyone()
                 seconds, where = standing.manifest.entry(name).get("seconds", 0), self.folder.result(name)
                 self.progress.say(f"{name:<9} {'done' if left else 'kept'} in {seconds:.0f} s -> {where}")
@@ -226,12 +227,9 @@ class Workflow:
     def _evaluate(self) -> None:
         given = self.recipe
         assert given.evaluate is not None  # `_needs` has said so in words
-        backbones = {name: self._backbone() for name in MODELS}
-        given.adaptation.load(backbones["aligned"], self.folder.aligned)
-        self._say_too_long(backbones["base"], self.found.items["evaluation"], "evaluate.prompts")
         Evaluate(
             folder=self.folder,
-            backbones=backbones,
+            models=dict(zip(MODELS, (self._base, self._aligned), strict=True)),
             items=self.found.items,
             settings=given.evaluate,
             metric_name=components.name_of(given.evaluate.metric),
@@ -239,6 +237,16 @@ class Workflow:
             accelerator=self.accelerator,
             progress=self.progress,
         ).run()
+
+    def _base(self) -> Backbone:
+        backbone = self._backbone()
+        self._say_too_long(backbone, self.found.items["evaluation"], "evaluate.prompts")
+        return backbone
+
+    def _aligned(self) -> Backbone:
+        backbone = self._backbone()
+        agree(lambda: self.recipe.adaptation.load(backbone, self.folder.aligned))
+        return backbone
 
     def _report(self) -> None:
         report(self.folder, self.recipe.name, evaluated=self.recipe.evaluate is not None)

@@ -1,12 +1,13 @@
 """aligned/ -> images/, scores.jsonl, evaluation.json: base and aligned on the same prompts and seeds.
 
-Both are scored over a grid of guidance scales on validation prompts; each is then judged on the evaluation prompts at
-the scale that was best for it on validation. Every batch is one small file, so an interruption loses one batch.
+One model after the other is scored over a grid of guidance scales on validation prompts, and then judged on the
+evaluation prompts at the scale that was best for it on validation: no more than one is in memory. Every batch is one
+small file, so an interruption loses one batch.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import combinations, product
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations, islice, product
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +19,7 @@ from PIL import Image
 from typing_extensions import Doc
 
 from ddspo import randomness
-from ddspo.agreement import alone
+from ddspo.agreement import agree, alone
 from ddspo.backbones.base import Backbone
 from ddspo.files import replace_atomically, write_json, write_rows
 from ddspo.maths.frechet import frechet_distance
@@ -28,6 +29,9 @@ from ddspo.progress import Progress
 from ddspo.references import read_references
 from ddspo.rows import Row, read_rows
 from ddspo.run_folder import RunFolder
+
+AT_ONCE = 64
+"""Images that are decoded at once where features are taken."""
 
 
 @dataclass(frozen=True)
@@ -62,40 +66,42 @@ class Evaluate:
     """One evaluation; `run()` does it all.
 
     Attributes:
-        backbones: The models to compare, by name ('base', 'aligned').
+        models: Who loads the models to compare, by name ('base', 'aligned').
         items: Rows of the splits 'validation' and 'evaluation'.
     """
 
     folder: RunFolder
-    backbones: Mapping[str, Backbone]
+    models: Mapping[str, Callable[[], Backbone]]
     items: Mapping[str, Sequence[Row]]
     settings: Evaluation
     metric_name: str
     seed: int
     accelerator: Accelerator
     progress: Progress
+    _references: torch.Tensor | None = field(default=None, init=False, repr=False)
 
     def run(self) -> None:
         """Choose the scales, judge, and measure what the alignment cost."""
-        scales = {model: best(curve) for model, curve in self.validate().items()}
-        self._score("evaluation", list(scales.items()), self.settings.images, "evaluate")
-        alone(lambda: self._gather(scales))
+        scales: dict[str, float] = {}
+        fidelity: dict[str, Row] = {}
+        for model, load in self.models.items():
+            self._compare(model, load(), scales, fidelity)
+            self.accelerator.free_memory()  # before the next is loaded
+        alone(lambda: self._gather(scales, fidelity))
 
-    def _gather(self, scales: Mapping[str, float]) -> None:
-        rows = [row for path in sorted(self.folder.parts.glob("[!.]*.jsonl")) for row in read_rows(path)]
-        write_rows(self.folder.scores, rows)
-        fidelity = {model: self._fidelity(model, rows) for model in self.backbones}
+    def _compare(self, model: str, backbone: Backbone, scales: dict[str, float], fidelity: dict[str, Row]) -> None:
+        """All of one model; its fidelity is measured by the first process alone."""
+        given = self.settings
+        self._score(backbone, "validation", [(model, scale) for scale in given.scales], given.validation_images)
+        scales[model] = best({scale: self._overall(model, scale) for scale in given.scales})
+        self._score(backbone, "evaluation", [(model, scales[model])], given.images)
+        alone(lambda: fidelity.update({model: self._fidelity(backbone, self._rows(f"evaluation-{model}-"))}))
+
+    def _gather(self, scales: Mapping[str, float], fidelity: Mapping[str, Row]) -> None:
+        write_rows(self.folder.scores, self._rows("[!.]"))
         write_json(self.folder.evaluation, {"metric": self.metric_name, "scales": scales, "fidelity": fidelity})
 
-    def validate(self) -> dict[str, dict[float, float]]:
-        """Overall score on the validation prompts by model and guidance scale."""
-        grid = list(product(self.backbones, self.settings.scales))
-        self._score("validation", grid, self.settings.validation_images, "validate")
-        return {
-            model: {scale: self._overall(model, scale) for scale in self.settings.scales} for model in self.backbones
-        }
-
-    def _score(self, split: str, grid: Sequence[tuple[str, float]], images: int, name: str) -> None:
+    def _score(self, backbone: Backbone, split: str, grid: Sequence[tuple[str, float]], images: int) -> None:
         """Generate and judge every missing batch; the processes take turns."""
         tasks = list(product(range(len(self.items[split])), range(images)))
         jobs = [(*setting, first) for setting in grid for first in range(0, len(tasks), self.settings.batch)]
@@ -103,20 +109,28 @@ class Evaluate:
         mine = jobs[self.accelerator.process_index :: self.accelerator.num_processes]
         missing = [job for job in mine if not self._part(split, *job).exists()]
         each = self.settings.batch * self.accelerator.num_processes
-        with self.progress.task(name, len(mine) * each, done=(len(mine) - len(missing)) * each) as advance:
+        name = {"validation": "validate", "evaluation": "evaluate"}[split]
+
+        def work() -> None:
             for model, scale, first in missing:
-                rows = self._judge(split, model, scale, tasks[first : first + self.settings.batch])
+                rows = self._judge(backbone, split, model, scale, tasks[first : first + self.settings.batch])
                 write_rows(self._part(split, model, scale, first), rows)
                 advance(each, f"{model}, guidance {scale:g}")
-        self.accelerator.wait_for_everyone()
+
+        with self.progress.task(name, len(mine) * each, done=(len(mine) - len(missing)) * each) as advance:
+            agree(work)
 
     def _part(self, split: str, model: str, scale: float, first: int) -> Path:
         return self.folder.parts / f"{split}-{model}-{scale:g}-{first:06d}.jsonl"
 
-    def _judge(self, split: str, model: str, scale: float, tasks: Sequence[tuple[int, int]]) -> list[Row]:
+    def _rows(self, prefix: str) -> list[Row]:
+        return [row for path in sorted(self.folder.parts.glob(f"{prefix}*.jsonl")) for row in read_rows(path)]
+
+    def _judge(
+        self, backbone: Backbone, split: str, model: str, scale: float, tasks: Sequence[tuple[int, int]]
+    ) -> list[Row]:
         items = [self.items[split][number] for number, _ in tasks]
         seeds = [image_seed(self.seed, split, item, index) for item, (_, index) in zip(items, tasks, strict=True)]
-        backbone = self.backbones[model]
         latents = backbone.generate([item["prompt"] for item in items], seeds, self.settings.steps, scale)
         images = backbone.decode(latents)
         scores = self.settings.metric(images, items)
@@ -132,25 +146,20 @@ class Evaluate:
         return str(path.relative_to(self.folder.path))
 
     def _overall(self, model: str, scale: float) -> float:
-        paths = sorted(self.folder.parts.glob(f"validation-{model}-{scale:g}-*.jsonl"))
-        rows = [row for path in paths for row in read_rows(path)]
+        rows = self._rows(f"validation-{model}-{scale:g}-")
         return overall([row["tag"] for row in rows], [row["value"] for row in rows])
 
-    def _fidelity(self, model: str, rows: Sequence[Row]) -> dict[str, float | None]:
-        """What the images look like, whatever they show."""
-        mine = [row for row in rows if row["model"] == model and row["split"] == "evaluation"]
-        images = [np.asarray(Image.open(self.folder.path / row["image"])) for row in mine]
-        backbone = self.backbones[model]
-        features = backbone.features(images)
-        distance = None
-        if self.settings.references:
-            references = [backbone.fit(image) for image in read_references(self.settings.references)]
-            distance = frechet_distance(features, backbone.features(references))
+    def _fidelity(self, backbone: Backbone, rows: Sequence[Row]) -> Row:
+        """What the images of a model look like, whatever they show. All models have one autoencoder."""
+        images = (np.asarray(Image.open(self.folder.path / row["image"])) for row in rows)
+        features = _features(backbone, images)
+        if self.settings.references and self._references is None:
+            self._references = _features(backbone, map(backbone.fit, read_references(self.settings.references)))
         return {
-            "confident": float(np.mean([row["confident"] for row in mine])),
-            "saturation": float(np.mean([row["saturation"] for row in mine])),
-            "distance": distance,
-            "diversity": _diversity(features, [row["item"] for row in mine]),
+            "confident": float(np.mean([row["confident"] for row in rows])),
+            "saturation": float(np.mean([row["saturation"] for row in rows])),
+            "distance": frechet_distance(features, self._references) if self._references is not None else None,
+            "diversity": _diversity(features, [row["item"] for row in rows]),
         }
 
 
@@ -162,6 +171,12 @@ def image_seed(seed: int, split: str, item: Row, index: int) -> int:
 def best(curve: Mapping[float, float]) -> float:
     """The scale of the highest score; of equal ones the smallest."""
     return min(curve, key=lambda scale: (-curve[scale], scale))
+
+
+def _features(backbone: Backbone, images: Iterable[np.ndarray]) -> torch.Tensor:
+    """Of any number of images, of which a few are in memory."""
+    every = iter(images)
+    return torch.cat([backbone.features(part) for part in iter(lambda: list(islice(every, AT_ONCE)), [])])
 
 
 def _row(task: tuple[int, int], item: Row, seed: int, image: np.ndarray, score: Score) -> Row:
