@@ -1,5 +1,6 @@
 """Whatever goes wrong ends in one line with an exit code; nothing is half-written, and the same command goes on."""
 
+import ast
 import errno
 import os
 import subprocess
@@ -15,6 +16,7 @@ from ddspo import components, files
 from ddspo.cli import main
 from ddspo.endings import Ending, Failed, ending
 from ddspo.errors import LONGEST, Elsewhere, InputError, quoted, shortened
+from ddspo.progress import Progress
 from ddspo.rows import read_rows
 from ddspo.run_folder import RunFolder
 
@@ -232,3 +234,23 @@ def test_a_long_message_keeps_what_is_wrong_and_the_mend() -> None:
     assert message.endswith("x\\n: give another")
     assert LONGEST <= len(message) < LONGEST + 10
     assert ending(InputError(message)) == Ending(message, 2)
+
+
+def test_whoever_is_quoted_is_quoted_shortly() -> None:
+    """No message of an error writes a value out whole."""
+    found = []
+    for path in Path(components.__file__).parent.rglob("*.py"):
+        raised = [
+            node.exc for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Raise) and node.exc
+        ]
+        calls = [
+            each for each in raised if isinstance(each, ast.Call) and getattr(each.func, "id", "") == "InputError"
+        ]
+        parts = [part for call in calls for part in ast.walk(call) if isinstance(part, ast.FormattedValue)]
+        found += [f"{path}:{part.lineno}" for part in parts if part.conversion == ord("r") and not part.format_spec]
+    assert not found
+
+
+def test_a_line_of_progress_is_legible(capsys: pytest.CaptureFixture[str]) -> None:
+    Progress().say("a\x1b[31mb\nc [bold]d")
+    assert capsys.readouterr().err == "a\\x1b[31mb\\nc [bold]d\n"

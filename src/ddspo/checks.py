@@ -16,7 +16,7 @@ from ddspo.backbones._schedule import check_steps, own_scheduler
 from ddspo.backbones.base import Backbone, Found
 from ddspo.degradations.base import is_unspaced
 from ddspo.digests import file_identity
-from ddspo.errors import InputError, shortened
+from ddspo.errors import InputError, quoted, shortened
 from ddspo.places import local
 from ddspo.prompts.overlaps import overlaps
 from ddspo.prompts.reading import Reading, read_prompts, sound
@@ -207,7 +207,7 @@ def _check_prompts(given: Recipe, degraded: Path | None) -> _Prompts:
     if how and not degraded and rows and len(how.check(rows)) == len(rows):
         raise nothing_left(how, len(rows), texts[0])
     check_drawing(given.draw, given.policy_pair, texts)
-    remarks = [f"prompts: column {name!r} is not used: {UNREAD[name]}" for name in sorted(found.unread)]
+    remarks = [f"prompts: column {quoted(name)} is not used: {UNREAD[name]}" for name in sorted(found.unread)]
     if how and how.by_spaces and any(map(is_unspaced, texts)):
         remarks.append(f"prompts: {unspaced(f'{sum(map(is_unspaced, texts)):,} of {len(texts):,} are')}")
     return _Prompts(found.source.description(), texts, remarks)

@@ -9,6 +9,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, T
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from ddspo.errors import legible
+
 Advance = Callable[[int, str], None]
 
 
@@ -55,6 +57,6 @@ class Progress:
             yield advance
 
     def say(self, line: str) -> None:
-        """Print one line, unless it is empty."""
+        """Print one line, whatever is in it, unless it is empty."""
         if self.speaks and line:
-            self.console.print(line, soft_wrap=True, markup=False)
+            self.console.print(legible(line), soft_wrap=True, markup=False)

@@ -11,7 +11,7 @@ from ddspo import components, recipe
 from ddspo.agreement import agree, alone
 from ddspo.backbones.base import Backbone
 from ddspo.checks import LOOKED_AT, Checked, check, check_place, reading
-from ddspo.errors import InputError
+from ddspo.errors import InputError, quoted
 from ddspo.files import tidy, write_json, write_text
 from ddspo.lock import locked
 from ddspo.manifest import Manifest
@@ -264,7 +264,7 @@ class Workflow:
         for reader in backbone.readers() if cuts else ():
             mine = [cut for cut in cuts if cut.encoder == reader.encoder]
             which = f"{len(mine)} of {len(rows)} lose their end"
-            example = f", for example {mine[0].prompt!r} loses {mine[0].words!r}" if mine else ""
+            example = f", for example {quoted(mine[0].prompt)} loses {quoted(mine[0].words)}" if mine else ""
             self.progress.say(f"{name}: {reader.encoder} reads {reader.limit} tokens: {which}{example}")
 
     def _describe(self) -> None:

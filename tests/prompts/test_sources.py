@@ -105,6 +105,13 @@ def test_a_url(server: str, folder: Path, name: str) -> None:
     assert prompts(reading) == prompts(Reading(Source(str(folder / name), duplicates="keep")))
 
 
+@pytest.mark.parametrize("path", ["nowhere://x/p.txt", "http://[::1/p.txt", "github://x/p.txt", "memory://p.txt"])
+def test_an_address_that_nobody_can_open(path: str) -> None:
+    """Each kind of place has a package of its own, with errors of its own."""
+    with pytest.raises(InputError, match=r"cannot be read|is no address"):
+        list(Reading(Source(path)))
+
+
 def test_a_url_that_is_not_there(server: str) -> None:
     with pytest.raises(InputError, match=r"nothing\.parquet: cannot be read") as caught:
         list(Reading(Source(f"{server}/nothing.parquet")))

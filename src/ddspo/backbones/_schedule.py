@@ -17,7 +17,7 @@ from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from ddspo import randomness
 from ddspo.backbones._folder import parts_of
 from ddspo.backbones._model import Found, short
-from ddspo.errors import InputError
+from ddspo.errors import InputError, quoted
 from ddspo.maths.paths import DDPM, NoisePath, RectifiedFlow
 
 FLOW = (FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler, FlowMatchLCMScheduler)
@@ -79,7 +79,7 @@ def noise_path(scheduler: Any, tokens: int) -> NoisePath:
     if "alphas_cumprod" not in vars(scheduler):
         raise InputError(f"{name} is no scheduler of an epsilon, v or flow model: give another model")
     if config.prediction_type not in ("epsilon", "v_prediction"):
-        raise InputError(f"it predicts {config.prediction_type!r}: only epsilon, v and flow are supported")
+        raise InputError(f"it predicts {quoted(config.prediction_type)}: only epsilon, v and flow are supported")
     levels = scheduler.alphas_cumprod
     if not ((levels >= 0) & (levels <= 1)).all():
         raise InputError(f"{name}: its betas make no noise that grows from none to all: give another model")

@@ -14,7 +14,7 @@ import httpx2
 from pydantic import BaseModel, ValidationError
 
 from ddspo.degradations._chat import Answer, Ask, Engine, Reply, Sampling
-from ddspo.errors import InputError
+from ddspo.errors import InputError, quoted
 
 TRIES = 6
 LONGEST_PAUSE = 60.0
@@ -145,7 +145,7 @@ class Endpoint(Engine):
                 pass  # `trouble` has what came in place of a completion
             self._pace.hold(pause)
         raise InputError(
-            f"{self._where}: no answer in {TRIES} tries for {ask.prompt[:80]!r} ({trouble}): "
+            f"{self._where}: no answer in {TRIES} tries for {quoted(ask.prompt)} ({trouble}): "
             "the answers so far are kept; run it again to continue"
         )
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ddspo.degradations._edits import SKILLS
-from ddspo.errors import InputError
+from ddspo.errors import InputError, quoted
 from ddspo.rows import each_row
 
 TESTED_BY: Mapping[str, tuple[str, ...]] = {
@@ -52,8 +52,10 @@ def _check(row: Mapping[str, Any], where: str) -> None:
     known = {tag for tags in (*TESTED_BY.values(), ATTRIBUTES_TESTED_BY) for tag in tags}
     missing = [key for key in ("model", "split", "tag", "value") if key not in row]
     if missing:
-        raise InputError(f"{where}: no {missing[0]!r}: give a scores.jsonl that `ddspo evaluate` wrote")
+        raise InputError(f"{where}: no {quoted(missing[0])}: give a scores.jsonl that `ddspo evaluate` wrote")
     if row["tag"] not in known:
-        raise InputError(f"{where}: tag {row['tag']!r} is none of {', '.join(sorted(known))}: give scores of geneval")
+        raise InputError(
+            f"{where}: tag {quoted(row['tag'])} is none of {', '.join(sorted(known))}: give scores of geneval"
+        )
     if not isinstance(row["value"], int | float) or not 0 <= row["value"] <= 1:
-        raise InputError(f"{where}: value {row['value']!r} is not between 0 and 1: give scores of geneval")
+        raise InputError(f"{where}: value {quoted(row['value'])} is not between 0 and 1: give scores of geneval")

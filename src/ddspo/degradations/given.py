@@ -42,9 +42,8 @@ class Given(Degradation):
         for each in value if isinstance(value, list) else [value]:
             text, kind = (each.get("text"), each.get("kind")) if isinstance(each, Mapping) else (each, None)
             if not isinstance(text, str | None):
-                raise InputError(
-                    f"prompts: {row['id']}: {quoted(each)} under {self.column!r}: give a text, or a list of texts"
-                )
+                where = f"prompts: {row['id']}: {quoted(each)} under {quoted(self.column)}"
+                raise InputError(f"{where}: give a text, or a list of texts")
             if text and text.strip():
                 yield Degraded(text.strip(), str(kind or "given"))
 

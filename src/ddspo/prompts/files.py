@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from ddspo.errors import InputError
+from ddspo.errors import InputError, quoted
 from ddspo.places import PACKAGE, local
 from ddspo.rows import Row, json_row
 
@@ -50,7 +50,11 @@ def find(path: str, name: str) -> list[str]:
         InputError: There is none, or one is of no known kind; `name` is the key that the path came from.
     """
     if is_url(path):
-        if "@" in urlsplit(path).netloc:
+        try:
+            netloc = urlsplit(path).netloc
+        except ValueError as error:
+            raise InputError(f"{name}: {quoted(path)} is no address ({error}): mend it") from None
+        if "@" in netloc:
             raise InputError(f"{name}: a password in a URL would end in every report: take it out")
         found = [path]
     else:
@@ -118,7 +122,7 @@ def has_columns(path: str, columns: Columns, found: Collection[str]) -> None:
     missing = sorted(columns.needed - set(found))
     if missing:
         there = ", ".join(map(repr, found))
-        raise InputError(f"{path}: no column {missing[0]!r}: there are {there:.300}")
+        raise InputError(f"{path}: no column {quoted(missing[0])}: there are {there:.300}")
 
 
 def _network_errors() -> tuple[type[Exception], ...]:
@@ -140,9 +144,15 @@ def _readable(path: Path, folder: Path) -> bool:
 
 
 def _open(path: str, compression: str | None = None) -> IO[bytes]:
-    # What a file here is called is never read as a URL, whoever named it.
-    system, name = fsspec.url_to_fs(path) if is_url(path) else (LocalFileSystem(), path)
-    return system.open(name, "rb", compression=compression)
+    if not is_url(path):  # what a file here is called is never read as a URL, whoever named it
+        return LocalFileSystem().open(path, "rb", compression=compression)
+    try:
+        system, name = fsspec.url_to_fs(path)
+        return system.open(name, "rb", compression=compression)
+    except Exception as error:  # each kind of place has a package of its own, which may be missing, and its own errors
+        raise InputError(
+            f"{path}: cannot be read ({reason(error)}): check the address, or give a file of this machine"
+        ) from None
 
 
 @contextmanager

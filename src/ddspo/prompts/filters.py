@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from ddspo.errors import InputError
+from ddspo.errors import InputError, quoted
 
 _FORM = re.compile(r"\s*(?P<column>[^<>=!]*[^<>=!\s])\s*(?P<sign>==|!=|<=|>=|<|>)\s*(?P<value>.*\S)\s*")
 _SIGNS: dict[str, Callable[[Any, Any], bool]] = {
@@ -36,7 +36,7 @@ class Filter(NamedTuple):
         except yaml.YAMLError:
             value = []
         if not found or not isinstance(value, str | int | float | None):
-            raise InputError(f"prompts.where: {text!r}: write COLUMN SIGN VALUE, for example 'cfg >= 5'")
+            raise InputError(f"prompts.where: {quoted(text)}: write COLUMN SIGN VALUE, for example 'cfg >= 5'")
         return cls(found["column"], found["sign"], value)
 
     def holds(self, row: Mapping[str, Any], place: str) -> bool:
@@ -54,7 +54,7 @@ class Filter(NamedTuple):
             found = _number(found)
         if isinstance(found, str) != isinstance(self.value, str) or not isinstance(found, str | int | float):
             raise InputError(
-                f"{place}: {self.column} is {row[self.column]!r:.60}, not comparable with {self.value!r} of "
+                f"{place}: {self.column} is {row[self.column]!r:.60}, not comparable with {quoted(self.value)} of "
                 "prompts.where: give a value of the column's kind"
             )
         return _SIGNS[self.sign](found, self.value)

@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
-from ddspo.errors import InputError
+from ddspo.errors import InputError, quoted
 from ddspo.prompts.dataset import read_dataset
 from ddspo.prompts.files import Columns, Rows, find, read
 from ddspo.prompts.filters import Filter
@@ -75,7 +75,9 @@ class Reading:
             if outcome == "kept":
                 found = self._row(row, number, place)
                 if not ids.add(found["id"]):
-                    raise InputError(f"{place}: id {found['id']!r} is also that of an earlier row: make ids unique")
+                    raise InputError(
+                        f"{place}: id {quoted(found['id'])} is also that of an earlier row: make ids unique"
+                    )
                 yield found
                 if counts["kept"] == self.source.limit:
                     return
@@ -162,7 +164,7 @@ class _Choice:
             return "too short"
         if not words:
             raise InputError(
-                f"{place}: no prompt: give a text under {source.column!r} (min_words: 1 leaves such prompts out)"
+                f"{place}: no prompt: give a text under {quoted(source.column)} (min_words: 1 leaves such prompts out)"
             )
         if _above(len(words), source.max_words) or _above(len(prompt), source.max_characters):
             return "too long"
@@ -173,7 +175,9 @@ class _Choice:
 
 def _text(value: Any, column: str, place: str) -> str:
     if not isinstance(value, str | None):
-        raise InputError(f"{place}: no prompt: {value!r:.60} under {column!r} is {type(value).__name__}: give a text")
+        raise InputError(
+            f"{place}: no prompt: {value!r:.60} under {quoted(column)} is {type(value).__name__}: give a text"
+        )
     return value or ""
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from ddspo import randomness
 from ddspo.backbones.base import Backbone
 from ddspo.degradations.base import overlap
-from ddspo.errors import InputError
+from ddspo.errors import InputError, quoted
 from ddspo.files import replace_atomically, write_json
 from ddspo.progress import Progress
 from ddspo.rows import Row, each_row
@@ -180,7 +180,7 @@ def degrade_page(found: Row) -> Group:
     if gap:
         table.add_row("empty prompt", "", "", *(f"{value:.1e}" for value in gap["empty_prompt"]))
     examples = [
-        f"{name}: {row['example']['prompt']!r} -> {row['example']['degraded']!r}"
+        f"{name}: {quoted(row['example']['prompt'])} -> {quoted(row['example']['degraded'])}"
         for name, row in found["kinds"].items()
     ]
     return Group(

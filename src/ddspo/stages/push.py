@@ -8,7 +8,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-from ddspo.errors import InputError
+from ddspo.errors import InputError, quoted
 
 HEAD = 24
 
@@ -45,7 +45,7 @@ def check_name(repo_id: str) -> None:
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise InputError(f"{repo_id!r}: no name for a model repository ({error}): give OWNER/NAME") from None
+        raise InputError(f"{quoted(repo_id)}: no name for a model repository ({error}): give OWNER/NAME") from None
 
 
 def check_token(api: HfApi) -> None:
