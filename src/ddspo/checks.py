@@ -13,6 +13,7 @@ from ddspo import components
 from ddspo.backbones._identity import identity
 from ddspo.backbones._outline import outline
 from ddspo.backbones._schedule import check_steps, own_scheduler
+from ddspo.backbones._tokenizers import readers_in, unknown
 from ddspo.backbones.base import Backbone, Found
 from ddspo.degradations.base import is_unspaced
 from ddspo.digests import file_identity
@@ -90,7 +91,8 @@ def check(given: Recipe, method: Method, processes: int, degraded: Path | None) 
 
 def _check(given: Recipe, method: Method, processes: int, degraded: Path | None) -> Checked:
     backbone = components.backbone_of(given.model)
-    _check_sampling(given, backbone.check(given.model))
+    found = backbone.check(given.model)
+    _check_sampling(given, found)
     _check_network(given, backbone)
     _check_training(given, method, processes)
     if given.dataset:
@@ -99,11 +101,14 @@ def _check(given: Recipe, method: Method, processes: int, degraded: Path | None)
     else:
         prompts = _check_prompts(given, degraded)
     items = _check_evaluation(given.evaluate) if given.evaluate else {}
+    readers = readers_in(found, backbone.pipeline_class, lower=backbone.lower)
+    asked = {"prompts": prompts.texts, "evaluate.prompts": [row["prompt"] for row in items.get("evaluation", [])]}
+    strange = [line for name, texts in asked.items() for line in unknown(readers, texts, name)]
     shared = overlaps(prompts.texts, items) if items else []
     named = replace(given, model=replace(given.model, backbone=components.name_of(backbone)))
     references = given.evaluate.references if given.evaluate else None
     seen = file_identity(local(references) or Path(references)) if references else None
-    remarks = (*prompts.remarks, *shared)
+    remarks = (*prompts.remarks, *strange, *shared)
     return Checked(named, prompts.description, items, identity(given.model), seen, remarks)
 
 

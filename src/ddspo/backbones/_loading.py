@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from ddspo.backbones._folder import check_weights, left_out, networks_of, weights_of
 from ddspo.backbones._model import Found, Model, short
+from ddspo.backbones._tokenizers import check_tokenizer
 from ddspo.errors import InputError
 
 ADAPTER = ("base_layer", "lora_A", "lora_B", "lora_magnitude_vector")
@@ -41,11 +42,16 @@ def load_pipeline(
             name: _network(found.where, each, folder / name, model.variant, dtypes.get(name, dtypes["default"]))
             for name, each in networks.items()
         }
-        return kind.from_pretrained(folder, **loaded, **optional)
+        pipeline = kind.from_pretrained(folder, **loaded, **optional)
     except InputError:
         raise
     except Exception as error:  # every library has its own dozen types for a file that is damaged or missing
-        raise InputError(f"{found.where}: not loaded: {short(error)}") from None
+        raise InputError(f"{found.where}: not loaded: {short(error)}: get the folder anew") from None
+    for encoder in (name for name in networks if name.startswith("text_encoder")):
+        tokenizer = encoder.replace("text_encoder", "tokenizer")
+        config = found.config(f"{encoder}/config.json")
+        check_tokenizer(f"{found.where}: {tokenizer}", getattr(pipeline, tokenizer), config)
+    return pipeline
 
 
 def _with_weights(kind: type[DiffusionPipeline], found: Found, model: Model, optional: Mapping[str, Any]) -> Path:

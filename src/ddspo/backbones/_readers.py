@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from transformers import CLIPTokenizer
+
 
 class Cut(NamedTuple):
     """A prompt that loses its end in one text encoder: the words of it that are not, or not wholly, read."""
@@ -38,6 +40,15 @@ class Reader:
         long = [prompt for prompt, length in zip(prompts, lengths, strict=True) if length > self.limit]
         return [Cut(prompt, self.encoder, self._lost(prompt)) for prompt in long]
 
+    def unknown(self, prompts: Sequence[str]) -> tuple[int, list[str]]:
+        """How many words there are, and those that the tokenizer does not know, as often as they come."""
+        words = [word for prompt in prompts for word in self._read(prompt).split()]
+        each = list(dict.fromkeys(words))
+        tokens = self.tokenizer(each, add_special_tokens=False, verbose=False).input_ids if each else []
+        strange = self.tokenizer.unk_token_id
+        lost = {word for word, ids in zip(each, tokens, strict=True) if not ids or strange in ids}
+        return len(words), [word for word in words if word in lost]
+
     def _lost(self, prompt: str) -> str:
         """The words after the longest beginning that fits."""
         words = prompt.split()
@@ -46,5 +57,24 @@ class Reader:
         return " ".join(words[fitting:])
 
     def _lengths(self, texts: Sequence[str]) -> list[int]:
-        read = [self.prefix + (text.lower().strip() if self.lower else text) for text in texts]
+        read = [self.prefix + self._read(text) for text in texts]
         return [len(tokens) for tokens in self.tokenizer(read, verbose=False).input_ids]
+
+    def _read(self, text: str) -> str:
+        return text.lower().strip() if self.lower else text
+
+
+def readers_of(pipeline: Any, max_length: int | None, *, lower: bool = False) -> list[Reader]:
+    """The text encoders that a pipeline has.
+
+    Args:
+        pipeline: The pipeline.
+        max_length: Tokens that T5 and Gemma read.
+        lower: Whether the pipeline makes prompts lower case first.
+    """
+    parts, found = pipeline.components, []
+    for name in sorted(name for name in parts if name.startswith("text_encoder") and parts[name] is not None):
+        tokenizer = parts[name.replace("text_encoder", "tokenizer")]
+        limit = tokenizer.model_max_length if isinstance(tokenizer, CLIPTokenizer) else max_length
+        found.append(Reader(f"{name} ({type(parts[name]).__name__})", tokenizer, int(limit or 0), lower=lower))
+    return found

@@ -10,7 +10,6 @@ import torch
 from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import CLIPTokenizer
 
 from ddspo import randomness
 from ddspo.backbones._autoencoder import Autoencoder, Resize
@@ -19,7 +18,7 @@ from ddspo.backbones._loading import load_pipeline
 from ddspo.backbones._model import Found as Found
 from ddspo.backbones._model import Model as Model
 from ddspo.backbones._model import look_up as look_up
-from ddspo.backbones._readers import Cut, Reader
+from ddspo.backbones._readers import Cut, Reader, readers_of
 from ddspo.backbones._schedule import calls_of, noise_path, own_scheduler
 from ddspo.conditions import Condition
 from ddspo.errors import InputError
@@ -37,6 +36,8 @@ class Backbone(ABC):
     """Modules that LoRA adapts where a recipe names none."""
     guidance: ClassVar[float]
     """Guidance scale that the family is usually sampled with."""
+    lower: ClassVar[bool] = False
+    """Whether the pipeline makes prompts lower case first."""
     may_lack: ClassVar[tuple[str, ...]] = ()
     """Parts that a folder may have been saved without."""
     patch: ClassVar[int] = 1
@@ -147,13 +148,7 @@ class Backbone(ABC):
 
     def readers(self) -> list[Reader]:
         """The text encoders that the pipeline has."""
-        parts = self.pipeline.components
-        found = []
-        for name in sorted(name for name in parts if name.startswith("text_encoder") and parts[name] is not None):
-            tokenizer = parts[name.replace("text_encoder", "tokenizer")]
-            limit = tokenizer.model_max_length if isinstance(tokenizer, CLIPTokenizer) else self.max_length
-            found.append(Reader(f"{name} ({type(parts[name]).__name__})", tokenizer, int(limit or 0)))
-        return found
+        return readers_of(self.pipeline, self.max_length, lower=self.lower)
 
     def too_long(self, prompts: Sequence[str]) -> list[Cut]:
         """Prompts that lose their end in a text encoder, and the words that it does not read."""

@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ddspo.backbones import _tiny
-from ddspo.backbones._readers import Reader
 from ddspo.backbones.base import Backbone
 from ddspo.conditions import Condition
 
@@ -29,6 +28,7 @@ class PixArt(Backbone):
 
     pipeline_class = PixArtSigmaPipeline
     denoiser_name = "transformer"
+    lower = True
     guidance = 4.5
     steps = 20
     long_text = 300
@@ -46,11 +46,6 @@ class PixArt(Backbone):
         added = {"resolution": None, "aspect_ratio": None}
         both = denoiser(x_t, timestep=t, added_cond_kwargs=added, **condition, return_dict=False)[0]
         return both[:, : x_t.shape[1]]
-
-    def readers(self) -> list[Reader]:
-        """T5 reads lower case."""
-        name = f"text_encoder ({type(self.pipeline.text_encoder).__name__})"
-        return [Reader(name, self.pipeline.tokenizer, int(self.max_length or 0), lower=True)]
 
     @property
     def call(self) -> dict[str, Any]:

@@ -23,6 +23,7 @@ class Sana(Backbone):
 
     pipeline_class = SanaPipeline
     denoiser_name = "transformer"
+    lower = True
     lora_targets = ("to_q", "to_k", "to_v")
     guidance = 4.5
     steps = 20
@@ -57,7 +58,7 @@ class Sana(Backbone):
         tokenizer, prefix = self.pipeline.tokenizer, "\n".join(INSTRUCTION)
         limit = len(tokenizer.encode(prefix)) + int(self.max_length or 0) - 2
         name = f"text_encoder ({type(self.pipeline.text_encoder).__name__})"
-        return [Reader(name, tokenizer, limit, prefix, lower=True)]
+        return [Reader(name, tokenizer, limit, prefix, lower=self.lower)]
 
     @property
     def call(self) -> dict[str, Any]:
