@@ -27,6 +27,7 @@ from ddspo.files import write_json
 from ddspo.manifest import Manifest
 from ddspo.maths.frechet import frechet_distance
 from ddspo.maths.statistics import overall
+from ddspo.metrics.base import tag_of
 from ddspo.recipe import Recipe
 from ddspo.references import read_references
 from ddspo.rows import Row, read_rows
@@ -120,7 +121,7 @@ def _validated(flow: Workflow, run: RunFolder, backbone: Backbone) -> Row:
         for scale in settings.scales:
             images = _images(backbone, items, seeds, settings, scale)
             values = [score.value for score in settings.metric(images, items)]
-            curve[scale] = round(overall([row["tag"] for row in items], values), 4)
+            curve[scale] = round(overall([tag_of(row) for row in items], values), 4)
             if references is not None:
                 distance[scale] = round(frechet_distance(backbone.features(images), references), 3)
         write_json(result, {"best": best(curve), "curve": curve, "distance": distance})

@@ -114,6 +114,13 @@ def test_rows_that_the_metric_cannot_read(tmp_path: Path) -> None:
     assert "v.jsonl:2: include[0]: class 'dragon' is none that the detector knows: circle, square, triangle" in message
 
 
+def test_one_image_has_no_distance(tmp_path: Path) -> None:
+    row = '{"prompt": "a b", "tag": "counting", "include": [{"class": "circle", "count": 2}]}'
+    rows = f"evaluate.prompts={write(tmp_path / 'e.jsonl', row)}"
+    assert "evaluate.images 1: one image has no distance to references" in refused(tmp_path, rows, "evaluate.images=1")
+    Workflow.start(load(SCENES, [f"out={tmp_path}", rows, "evaluate.images=1", "evaluate.references=null"]))
+
+
 def test_another_pipeline_class(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     write(tmp_path / "model/model_index.json", '{"_class_name": "FluxPipeline"}')

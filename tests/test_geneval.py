@@ -183,7 +183,10 @@ CAT = {"class": "cat", "count": 1}
                 ([["above"], 0], "is no list of one of"),
                 ("above", "position 'above' is no list of one of"),
                 (["above"], "position ['above'] is no list of one of"),
-                *((["above", index], "its target must be an earlier entry") for index in (1, 2, -1, True, 0.0, "0")),
+                *(
+                    (["above", index], "its target must be an earlier entry")
+                    for index in (1, 2, -1, True, False, 0.0, "0")
+                ),
             )
         ),
     ],

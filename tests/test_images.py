@@ -39,8 +39,8 @@ def one(content: bytes) -> list[int]:
 
 def test_grey_of_16_bits_keeps_its_shades() -> None:
     """65535 = 255 x 257, so a shade s of 8 bits is 257 s; 128 and less more are rounded away."""
-    found = read_image(grey_16(0, 257, 257 * 127 + 128, 257 * 127 + 129, 65535))
-    assert found.tolist() == [[[0] * 3, [1] * 3, [127] * 3, [128] * 3, [255] * 3]]
+    found = read_image(grey_16(128, 129, 257, 257 * 127 + 128, 257 * 127 + 129, 65535))
+    assert found.tolist() == [[[0] * 3, [1] * 3, [1] * 3, [127] * 3, [128] * 3, [255] * 3]]
     assert read_image(grey_16(257, 514, transparent=257)).tolist() == [[[255] * 3, [2] * 3]]
 
 

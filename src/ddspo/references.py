@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ddspo.errors import InputError
+from ddspo.errors import InputError, quoted
 from ddspo.images import Unreadable, image_size, read_image
 from ddspo.places import local
 
@@ -99,7 +99,7 @@ def _content(path: Path, number: int, value: Any) -> bytes:
     """The file in a cell, which is its bytes, or `datasets`' struct of {bytes, path}."""
     content = value.get("bytes") if isinstance(value, dict) else value
     if not isinstance(content, bytes) or not content:
-        raise _unusable(str(path), f"row {number}", f"{value!r:.60} in place of an image file's bytes")
+        raise _unusable(str(path), f"row {number}", f"{quoted(value, 60)} in place of an image file's bytes")
     return content
 
 

@@ -14,6 +14,7 @@ from annotated_types import Gt, Interval
 from typing_extensions import Doc
 
 from ddspo.detectors.base import Box, Detection, Detector
+from ddspo.errors import quoted
 from ddspo.metrics._rows import RELATIONS, fault_of
 from ddspo.metrics.base import Metric, Score
 
@@ -42,7 +43,7 @@ class GenEval(Metric):
     def check(self, item: Mapping[str, Any]) -> str | None:
         """A tag of GenEval's, and entries that the detector can find, count, and tell the colours of."""
         if item.get("tag") not in TAGS:
-            return f"tag {item.get('tag')!r:.40} is none of {', '.join(TAGS)}"
+            return f"tag {quoted(item.get('tag'), 40)} is none of {', '.join(TAGS)}"
         return fault_of(item, self.detector, self.max_objects)
 
     def __call__(self, images: Sequence[np.ndarray], items: Sequence[Mapping[str, Any]]) -> list[Score]:
