@@ -18,6 +18,7 @@ from outlines import names, write
 from ddspo import components, randomness
 from ddspo.adaptations.base import Adaptation
 from ddspo.backbones._outline import outline
+from ddspo.backbones._residence import rest
 from ddspo.backbones.base import Backbone, Model
 from ddspo.maths.pair import Pair
 from ddspo.objectives.logistic import Logistic
@@ -77,6 +78,7 @@ def stepper(backbone: Backbone, given: argparse.Namespace) -> "Step":
     ids = [f"p{number}" for number in range(given.pairs)]
     data = PairData(ids, [PROMPT] * given.pairs, [DEGRADED] * given.pairs, latents)
     conditions = EncodedTexts(backbone, [PROMPT, DEGRADED], Path(tempfile.mkdtemp()) / "conditions")
+    rest(backbone, texts=False)
     policies = Policies.of(backbone, components.find(Adaptation, given.adaptation)(), 0)
     batches = Batches(data, conditions, given.pairs, 0, backbone.path)
     return Step(policies, components.find(PolicyPair, given.policy_pair)(), batches, given)

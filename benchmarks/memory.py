@@ -18,7 +18,7 @@ from outlines import names, read, write
 from ddspo import components
 from ddspo.adaptations.base import Adaptation
 from ddspo.backbones.base import Model
-from ddspo.cost.memory import in_training, model_outline
+from ddspo.cost.memory import in_training, model_outline, others_bytes
 from ddspo.cost.table import with_unit
 from ddspo.cost.total import Cost, cost
 from ddspo.policy_pairs.base import PolicyPair
@@ -79,8 +79,9 @@ def memory_row(name: str) -> str:
             for adaptation in ADAPTATIONS
             for pair in PAIRS
         }
+        others = sum(others_bytes(model_outline(model)).values())
     full = devices["full", "training_free"]
-    others, cells = full.others_bytes, [each.total_bytes - each.others_bytes for each in devices.values()]
+    cells = [each.frozen_bytes + 4 * each.trained_bytes + each.average_bytes for each in devices.values()]
     held = [16 * full.trained_bytes // 4 + copies * full.frozen_bytes for copies in OFFICIAL.values()]
     official = held if read(name)["backbone"] in ("sd", "sdxl") else [None, None]
     return f"| {read(name)['title']} | " + " | ".join(map(_gib, [others, *cells, *official])) + " |"

@@ -126,7 +126,9 @@ def test_options_of_training_by_hand(configurations: Path) -> None:
     adapter = plain.device.trained_bytes
     assert (plain.device.average_bytes, found.device.average_bytes) == (0, adapter)
     assert found.disk.checkpoints_bytes == 3 * 4 * adapter
-    assert found.device.total_bytes == plain.device.total_bytes + adapter
+    assert found.device.others_bytes > plain.device.others_bytes == 0
+    trains = found.device.frozen_bytes + found.device.others_bytes + 4 * adapter
+    assert found.device.total_bytes == trains + adapter
 
 
 def test_operations_of_a_linear_network() -> None:
@@ -153,8 +155,25 @@ def test_bytes_by_hand(configurations: Path, tiny_folder: Path) -> None:
     assert found.device.trained_bytes == found.device.gradients_bytes == found.disk.aligned_bytes == adapter
     assert found.device.optimizer_bytes == 2 * adapter
     assert found.disk.checkpoints_bytes == 2 * 3 * adapter
-    assert found.device.frozen_bytes + found.device.others_bytes == everything
-    assert found.device.total_bytes == everything + 4 * adapter
+    assert found.host.others_bytes == everything - found.device.frozen_bytes
+    assert found.device.total_bytes == max(everything, found.device.frozen_bytes + 4 * adapter)
+
+
+def test_what_is_beside_the_denoiser_by_hand(configurations: Path, tiny_folder: Path) -> None:
+    """Nothing where texts are encoded before; with the text encoder at work it alone; everything to make pictures."""
+    loaded = SD.load(Model(str(tiny_folder))).pipeline
+    text, every = network_size(loaded.text_encoder), network_size(loaded.text_encoder) + network_size(loaded.vae)
+    for overrides, on_device in (
+        ((), 0),
+        (("train.encode=during",), text),
+        (("validation.every=1", "validation.steps=1"), every),
+        (("on_policy.every=1",), every),
+    ):
+        found = counted(configurations, *overrides)
+        assert found.device.others_bytes == on_device
+        assert found.host.others_bytes == every - text * ("train.encode=during" in overrides)
+    large = counted(configurations, "adaptation=full").device
+    assert large.total_bytes == large.frozen_bytes + 4 * large.trained_bytes
 
 
 def test_rounds_by_hand(configurations: Path) -> None:

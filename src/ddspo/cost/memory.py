@@ -15,11 +15,13 @@ from typing_extensions import Doc
 from ddspo import components
 from ddspo.adaptations.base import Behaviour
 from ddspo.backbones._outline import outline
+from ddspo.backbones._residence import TEXTS, other_parts
 from ddspo.backbones.base import Backbone, Model
 from ddspo.maths.pair import Pair
 from ddspo.recipe import Recipe
 from ddspo.training.optimisation import Optimisation
 from ddspo.training.policies import Policies
+from ddspo.training.texts import Encode
 
 D = TypeVar("D", bound="Device")
 
@@ -31,12 +33,17 @@ class Device:
     """Accelerator memory while training, for each process (without activations)"""
 
     frozen_bytes: Annotated[int, Doc("frozen weights of the denoiser: base or reference, winner, loser")]
-    others_bytes: Annotated[int, Doc("text encoders and autoencoder, loaded beside it")]
+    others_bytes: Annotated[
+        int,
+        Doc("text encoders with train.encode=during; all beside it where pictures or pairs are made on the way"),
+    ]
     trained_bytes: Annotated[int, Doc("trained weights, in single precision")]
     gradients_bytes: Annotated[int, Doc("their gradients")]
     optimizer_bytes: Annotated[int, Doc("AdamW's two moments of each")]
     average_bytes: Annotated[int, Doc("the moving average of the trained weights, if one is kept")]
-    total_bytes: Annotated[int, Doc("sum; activations come on top and grow with train.device_batch")]
+    total_bytes: Annotated[
+        int, Doc("sum, or the whole model at the start; activations come on top and grow with train.device_batch")
+    ]
 
 
 class PretrainingDevice(Device):
@@ -54,7 +61,7 @@ def model_outline(model: Model) -> Backbone:
 
 def in_training(recipe: Recipe, backbone: Backbone) -> Device:
     """Memory of the `train` stage; the outline is changed as training changes a backbone."""
-    base = network_size(backbone.denoiser)
+    base, others = network_size(backbone.denoiser), others_bytes(backbone)
     with torch.device("meta"):
         policies = Policies.of(backbone, recipe.adaptation, seed=0, reference=recipe.reference)
     held = [policies.trained, *policies.behaviours.values()]
@@ -63,16 +70,23 @@ def in_training(recipe: Recipe, backbone: Backbone) -> Device:
         whole = recipe.pretrain.adaptation.saves_pipeline
         beside = BRANCHES * base if whole else in_pretraining(recipe).trained_bytes
     trained = size(parameter for group in policies.groups().values() for parameter in group)
-    return _device(Device, backbone, Held(held, trained, beside), recipe.train)
+    samples = bool(recipe.validation.every or recipe.on_policy)
+    return _device(Device, Held(held, trained, beside), recipe.train, Parts(base, others, samples))
 
 
 def in_pretraining(recipe: Recipe) -> PretrainingDevice:
     """Memory of the `pretrain` stage."""
     backbone, adaptation = model_outline(recipe.model), recipe.pretrain.adaptation
+    parts = Parts(network_size(backbone.denoiser), others_bytes(backbone))
     with torch.device("meta"):
         pair = adaptation.fork(backbone, Pair(0, 0))
     trained = size(parameter for each in pair for parameter in adaptation.parameters(each))
-    return _device(PretrainingDevice, backbone, Held(pair, trained), recipe.pretrain.train)
+    return _device(PretrainingDevice, Held(pair, trained), recipe.pretrain.train, parts)
+
+
+def others_bytes(backbone: Backbone) -> dict[str, int]:
+    """Bytes of text encoders and autoencoder, by their names."""
+    return {name: network_size(part) for name, part in other_parts(backbone).items()}
 
 
 @dataclass(frozen=True)
@@ -84,13 +98,28 @@ class Held:
     beside: int = 0
 
 
-def _device(kind: type[D], backbone: Backbone, held: Held, settings: Optimisation) -> D:
+@dataclass(frozen=True)
+class Parts:
+    """Bytes of a model as it is loaded: its denoiser, and the parts beside, all of which sampling on the way needs."""
+
+    base: int
+    others: dict[str, int]
+    samples: bool = False
+
+    def beside(self, encode: Encode) -> int:
+        """Of the parts beside the denoiser, those that are on the accelerator in training."""
+        if self.samples:
+            return sum(self.others.values())
+        texts = sum(size for name, size in self.others.items() if name.startswith(TEXTS))
+        return texts if encode == "during" else 0
+
+
+def _device(kind: type[D], held: Held, settings: Optimisation, parts: Parts) -> D:
     """Bytes of all networks that some behaviour uses, each once, and of what training adds to them."""
     networks = {id(each.network): each.network for each in held.behaviours}.values()
     trained, average = held.trained, held.trained if settings.average else 0
     frozen = sum(map(network_size, networks)) - trained + held.beside
-    parts = (part for part in backbone.pipeline.components.values() if isinstance(part, nn.Module))
-    others = sum(network_size(part) for part in parts if part is not backbone.denoiser)
+    others, start = parts.beside(settings.encode), parts.base + sum(parts.others.values())
     return kind(
         frozen_bytes=frozen,
         others_bytes=others,
@@ -98,7 +127,7 @@ def _device(kind: type[D], backbone: Backbone, held: Held, settings: Optimisatio
         gradients_bytes=trained,
         optimizer_bytes=2 * trained,
         average_bytes=average,
-        total_bytes=frozen + others + 4 * trained + average,
+        total_bytes=max(frozen + others + 4 * trained + average, start),
     )
 
 

@@ -10,10 +10,12 @@ from ddspo.adaptations.base import Adaptation
 from ddspo.cost.memory import (
     BRANCHES,
     Device,
+    Parts,
     PretrainingDevice,
     in_pretraining,
     in_training,
     model_outline,
+    others_bytes,
     size,
 )
 from ddspo.cost.work import Work, condition_shapes, count_work, forward_flops
@@ -42,6 +44,7 @@ class Host:
     """Main memory, for each process"""
 
     latents_bytes: Annotated[int, Doc("pairs held at once, with their states where these are trained on")]
+    others_bytes: Annotated[int, Doc("text encoders and autoencoder that wait there while nothing needs them")]
 
 
 @dataclass(frozen=True)
@@ -67,29 +70,31 @@ def cost(recipe: Recipe) -> Cost:
         work = count_work(recipe, backbone, forward_flops(backbone, condition))
     latents = work.pairs * BRANCHES * torch.Size(backbone.latent_shape).numel() * HALF
     read = 1 + (recipe.states if recipe.draw.states == "visited" else 0)
+    others = others_bytes(backbone)
+    beside, stay = sum(others.values()), Parts(0, others).beside(recipe.train.encode)
+    imitators = recipe.pretrain
     pretraining = in_pretraining(recipe) if recipe.pretrains else None
     device = in_training(recipe, backbone)
     return Cost(
         work=work,
         disk=Disk(
             pairs_bytes=latents * (1 + recipe.states) * (1 + min(recipe.rounds, 1 + _kept(recipe))),
-            pretraining_bytes=_disk(pretraining, recipe.pretrain.adaptation, recipe.pretrain.train.keep, BRANCHES),
+            pretraining_bytes=_disk(pretraining, imitators.adaptation, imitators.train.keep, BRANCHES * beside),
             checkpoints_bytes=_kept(recipe) * _checkpoint(device),
-            aligned_bytes=_disk(device, recipe.adaptation, 0, 1),
+            aligned_bytes=_disk(device, recipe.adaptation, 0, beside),
             conditions_bytes=work.train_texts * size(condition.values()) if recipe.train.encode == "before" else 0,
         ),
-        host=Host(latents_bytes=min(latents * read, int(recipe.train.window * GIB))),
+        host=Host(latents_bytes=min(latents * read, int(recipe.train.window * GIB)), others_bytes=beside - stay),
         device=device,
         pretraining=pretraining,
     )
 
 
-def _disk(device: Device | None, adaptation: Adaptation, checkpoints: int, results: int) -> int:
-    """What training leaves: checkpoints, and results, each with the rest of the pipeline where it is whole."""
+def _disk(device: Device | None, adaptation: Adaptation, checkpoints: int, rest: int) -> int:
+    """What training leaves: checkpoints, and results, with the rest of their pipelines where these are whole."""
     if device is None:
         return 0
-    rest = results * device.others_bytes if adaptation.saves_pipeline else 0
-    return checkpoints * _checkpoint(device) + device.trained_bytes + rest
+    return checkpoints * _checkpoint(device) + device.trained_bytes + (rest if adaptation.saves_pipeline else 0)
 
 
 def _kept(recipe: Recipe) -> int:

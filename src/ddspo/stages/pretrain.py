@@ -11,6 +11,7 @@ from ddspo import randomness
 from ddspo.adaptations.base import Adaptation
 from ddspo.adaptations.lora import LoRA
 from ddspo.agreement import agree, alone
+from ddspo.backbones._residence import rest
 from ddspo.backbones.base import Backbone
 from ddspo.files import replace_atomically
 from ddspo.maths.pair import Pair
@@ -51,9 +52,10 @@ def pretrain(
     backbone.to(accelerator.device)
     adaptation = settings.adaptation
     seeds = Pair("winner", "loser").map(lambda who: randomness.stable_seed(seed, "adapter", who) % 2**32)
-    imitators = Imitators.of(backbone, adaptation, seeds)
     folder, given, own = run.pretraining, settings.train, randomness.stable_seed(seed, "pretrain")
     with conditions_of(backbone, data.texts(degraded=False), given.encode, folder.conditions) as conditions:
+        rest(backbone, texts=given.encode == "during")
+        imitators = Imitators.of(backbone, adaptation, seeds)
         fit = Fit(
             name="pretrain",
             accelerator=accelerator,

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from ddspo import randomness
 from ddspo.adaptations.base import Adaptation
 from ddspo.agreement import agree, alone
+from ddspo.backbones._residence import rest
 from ddspo.backbones.base import Backbone
 from ddspo.errors import InputError
 from ddspo.files import replace_atomically
@@ -96,6 +97,7 @@ def train(
     later = remaking.texts(backbone, settings.steps, degraded=degraded) if remaking else ()
     texts = chain(data.texts(degraded=degraded), later)
     with conditions_of(backbone, texts, settings.encode, run.conditions) as conditions:
+        rest(backbone, texts=settings.encode == "during")
         batches = Batches(data, conditions, settings.batch, seed, backbone.path, method.drawing, degraded)
         pretrained = Pretrained(method.pretrained, run.policies) if method.pretrained else None
         validator = method.validator(backbone) if method.validator else None

@@ -17,6 +17,7 @@ from typing_extensions import Doc
 
 from ddspo import randomness
 from ddspo.agreement import alone
+from ddspo.backbones._residence import awake
 from ddspo.backbones.base import Backbone
 from ddspo.errors import InputError
 from ddspo.files import replace_atomically, write_rows
@@ -138,11 +139,11 @@ def spread(rows: Sequence[T], count: int) -> list[T]:
 
 @contextmanager
 def undisturbed(backbone: Backbone) -> Iterator[None]:
-    """Generate inside: mode, random numbers and scheduler are as before afterwards, and sampling is seeded."""
+    """Generate inside: mode, scheduler, random numbers and places of parts are as before afterwards; it is seeded."""
     network, pipeline = backbone.denoiser, backbone.pipeline
     training, scheduler = network.training, pipeline.scheduler
     devices = [backbone.device] if backbone.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with awake(backbone), torch.random.fork_rng(devices=devices):
         torch.manual_seed(0)
         network.eval()
         pipeline.scheduler = copy.deepcopy(scheduler)
