@@ -176,7 +176,7 @@ def test_a_model_that_answers(parrot: Path, tmp_path: Path, monkeypatch: pytest.
     for change in ({"temperature": 0.5}, {"max_tokens": 25}, {"variants": 1}, {"instructions": "aesthetic"}):
         LLM(**options | change)(PROMPTS[:1], [1])
     assert asked == [2, 1, 1, 1, 1]
-    (parrot / "config.json").touch()
+    (parrot / "config.json").write_text((parrot / "config.json").read_text() + "\n")
     LLM(**options)(PROMPTS[:1], [1])
     assert asked == [2, 1, 1, 1, 1, 1], "files that changed are another model"
 
@@ -198,7 +198,7 @@ def test_models_that_cannot_answer(babbler: Path, tmp_path: Path) -> None:
         return str(caught.value)
 
     assert "/nowhere: no config.json there" in refused("/nowhere")
-    assert "model somebody/some-llm: cannot be read (" in refused("somebody/some-llm")
+    assert "model somebody/some-llm: no such folder here, and the hub did not answer" in refused("somebody/some-llm")
     T5Config().save_pretrained(tmp_path / "t5")
     assert "T5Config writes no text" in refused(str(tmp_path / "t5"))
     words = tokenizer()
@@ -239,7 +239,7 @@ def test_options_that_do_not_fit(options: dict[str, object], message: str) -> No
 def test_a_damaged_file_of_answers(tmp_path: Path) -> None:
     (tmp_path / "a.sqlite").write_bytes(b"no database, and long enough to be taken for one" * 100)
     with (
-        pytest.raises(InputError, match=r"cache .*a\.sqlite: file is not a database: give another"),
+        pytest.raises(InputError, match=r"cache .*a\.sqlite: file is not a database: make room, or give another"),
         answers(tmp_path / "a.sqlite"),
     ):
         pass

@@ -35,27 +35,33 @@ class Snapshot(NamedTuple):
 
 
 @cache
-def snapshot(name: str, revision: str | None) -> Snapshot:
+def snapshot(name: str, revision: str | None, where: str = "model.path", index: str = "model_index.json") -> Snapshot:
     """The commit that a branch, a tag or the main branch means: the same to a process as long as it lives.
 
     The hub is asked once, without trying again; if it does not answer, the commit that was fetched last stands.
 
+    Args:
+        name: Of the model on the hub.
+        revision: Branch, tag or commit.
+        where: What gives the name, for messages.
+        index: A file that such a model has.
+
     Raises:
         InputError: There is none, or the hub does not answer and nothing of it is kept here.
     """
-    kept = _kept(name, revision)
+    kept = _kept(name, revision, index)
     if kept and kept.name == revision:  # a commit never moves
         return Snapshot(kept, online=True)
     try:
         HfApi().model_info(name, revision=revision, timeout=SECONDS)
-        fetched = snapshot_download(name, revision=revision, allow_patterns=FILES, etag_timeout=SECONDS)
-        return Snapshot(Path(fetched), online=True)
+        folder = snapshot_download(name, revision=revision, allow_patterns=FILES, etag_timeout=SECONDS)
+        return Snapshot(Path(folder), online=True)
     except RevisionNotFoundError:
-        raise InputError(f"model.revision {revision}: {name} has no such branch, tag or commit") from None
+        raise InputError(f"{where} {name}: it has no branch, tag or commit {revision}") from None
     except Exception as error:  # the hub's client raises a dozen types, all of which mean the same to the user
         if kept:
             return Snapshot(kept, online=False)
-        raise hub_error(name, error) from None
+        raise hub_error(f"{where} {name}", error) from None
 
 
 def fetched(name: str, revision: str | None, file: str) -> Path | None:
@@ -70,9 +76,8 @@ def fetched(name: str, revision: str | None, file: str) -> Path | None:
         return None
 
 
-def hub_error(name: str, error: Exception) -> InputError:
+def hub_error(where: str, error: Exception) -> InputError:
     """What the hub's client raised, as one line for the user."""
-    where = f"model.path {name}"
     if isinstance(error, GatedRepoError):
         return InputError(f"{where}: its owner asks for consent: give it on the model's page, then `hf auth login`")
     if isinstance(error, RepositoryNotFoundError):
@@ -84,10 +89,10 @@ def hub_error(name: str, error: Exception) -> InputError:
     )
 
 
-def _kept(name: str, revision: str | None) -> Path | None:
+def _kept(name: str, revision: str | None, index: str) -> Path | None:
     """The folder of the commit that was fetched last, if there is one."""
     try:
-        index = try_to_load_from_cache(name, "model_index.json", revision=revision)
+        path = try_to_load_from_cache(name, index, revision=revision)
     except ValueError:  # not even a name: the hub says so in its own words
         return None
-    return Path(index).parent if isinstance(index, str) else None
+    return Path(path).parent if isinstance(path, str) else None

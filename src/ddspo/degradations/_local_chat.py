@@ -1,14 +1,11 @@
 """Answers from a language model on this machine, through transformers."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
@@ -21,7 +18,9 @@ from transformers import (
     LogitsProcessorList,
 )
 
+from ddspo.backbones._hub import snapshot
 from ddspo.degradations._chat import Ask, Engine, Reply, Sampling
+from ddspo.digests import file_identity
 from ddspo.errors import InputError
 from ddspo.places import local
 
@@ -42,7 +41,7 @@ class LocalChat(Engine):
 
     @property
     def identity(self) -> str:
-        """The hub's commit, or names, sizes and times of a folder's files."""
+        """The hub's commit, or a digest of a folder's files."""
         return f"{self.model}@{self._state}"
 
     def check(self) -> None:
@@ -105,15 +104,10 @@ class LocalChat(Engine):
     def _state(self) -> str:
         folder = local(self.model)
         if folder is None:
-            try:  # the path of a cached file names the commit
-                return Path(hf_hub_download(self.model, "config.json", revision=self.revision)).parent.name
-            except Exception as error:  # the hub's client raises a dozen types, all of which mean the same to the user
-                raise self._unreadable(error) from None
+            return snapshot(self.model, self.revision, "degradation.llm.model", "config.json").commit
         if not (folder / "config.json").is_file():
             raise InputError(f"{self._where}: no config.json there: give a transformers model folder or a hub id")
-        files = sorted((file.name, file.stat()) for file in folder.iterdir())
-        text = "".join(f"{name} {stat.st_size} {stat.st_mtime_ns}\n" for name, stat in files)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return file_identity(folder)
 
     def _read(self, kind: Any, **options: Any) -> Any:
         """`from_pretrained` of the very files that `identity` means."""
