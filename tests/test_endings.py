@@ -5,14 +5,16 @@ import errno
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import typer
 from safetensors import SafetensorError
 
-from ddspo import components, files
+from ddspo import catalogue, files
 from ddspo.cli import main
 from ddspo.endings import Ending, Failed, ending
 from ddspo.errors import LONGEST, Elsewhere, InputError, quoted, shortened
@@ -143,15 +145,50 @@ def test_every_command_ends_so(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
-    def fail(kind: type) -> list[str]:
+    def fail(kind: str) -> list[str]:
         raise error
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(components, "names", fail)
+    monkeypatch.setattr(catalogue, "names", fail)
     found, said = command(monkeypatch, capsys, "list")
     assert found == code
     assert said.startswith(line)
     assert said.count("\n") == bool(line)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("lsit",), "no such command 'lsit': did you mean 'list'?: see `ddspo --help`"),
+        (("show", "r.yaml", "--costs"), "no such option: --costs (Possible options: --cost): see `ddspo show --help`"),
+        (("run",), "missing argument 'recipe': see `ddspo run --help`"),
+        (("vote", "x", "--port", "-1"), "invalid value for '--port': "),
+        (("--nope",), "no such option: --nope: see `ddspo --help`"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(
+    arguments: tuple[str, ...], line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said = command(monkeypatch, capsys, *arguments)
+    assert code == 2
+    assert said.startswith(f"ddspo: {line}")
+    assert said.count("\n") == 1
+
+
+def test_help_and_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, beginning in (((), "Usage: ddspo "), (("--version", "list"), f"ddspo {version('ddspo')}\n")):
+        monkeypatch.setattr(sys, "argv", ["ddspo", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        assert not stop.value.code
+        assert capsys.readouterr().out.startswith(beginning)
+    monkeypatch.setattr("typer.confirm", aborted)
+    monkeypatch.setattr(catalogue, "names", lambda kind: typer.confirm("Go on?"))
+    assert command(monkeypatch, capsys, "list") == (130, "ddspo: interrupted\n")
+
+
+def aborted(question: str) -> bool:
+    raise typer.Abort
 
 
 def test_a_reader_who_has_gone(tmp_path: Path) -> None:
@@ -239,7 +276,7 @@ def test_a_long_message_keeps_what_is_wrong_and_the_mend() -> None:
 def test_whoever_is_quoted_is_quoted_shortly() -> None:
     """No message of an error writes a value out whole."""
     found = []
-    for path in Path(components.__file__).parent.rglob("*.py"):
+    for path in Path(catalogue.__file__).parent.rglob("*.py"):
         raised = [
             node.exc for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Raise) and node.exc
         ]

@@ -25,6 +25,7 @@ BASE = {
     "digests",
     "images",
     "references",
+    "catalogue",
 }
 ORDER = [
     {"maths"},

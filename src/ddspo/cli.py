@@ -3,6 +3,7 @@
 import os
 import sys
 from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ddspo import catalogue
 from ddspo.endings import Failed, Verbs, end
 from ddspo.errors import Elsewhere, InputError
 
@@ -35,9 +37,20 @@ Dtype = Annotated[str | None, typer.Option(help="fp32, bf16 or fp16, where the f
 PAIRS_OF_A_KIND = 8
 
 
-app = typer.Typer(
-    cls=Verbs, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
-)
+app = typer.Typer(cls=Verbs, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.callback(invoke_without_command=True)
+def about(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Align text-to-image diffusion models with their prompts; begin with `ddspo run RECIPE`."""
+    if version:
+        print(f"ddspo {metadata.version('ddspo')}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 @app.command()
@@ -207,12 +220,10 @@ def show(
 @app.command("list")
 def list_() -> None:
     """Print every component and what it is."""
-    from ddspo.components import KINDS, find, first_line, names
-
     table = Table("kind", "name", "what it is", box=None)
-    for kind, folder in KINDS.items():
-        for name in names(kind):
-            table.add_row(folder, name, first_line(find(kind, name)))
+    for kind in catalogue.kinds():
+        for name in catalogue.names(kind):
+            table.add_row(kind, name, catalogue.first_line(kind, name))
     Console().print(table)
 
 
@@ -222,7 +233,7 @@ def main() -> None:
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     try:
         try:
-            app(standalone_mode=True)
+            sys.exit(app(prog_name="ddspo", standalone_mode=False))
         finally:
             sys.stdout.flush()  # or what cannot be printed would only be known when the interpreter ends
     except (Exception, KeyboardInterrupt) as error:

@@ -5,7 +5,6 @@ import difflib
 import importlib
 import inspect
 import math
-import pkgutil
 import types
 import typing
 import unicodedata
@@ -17,6 +16,7 @@ from annotated_types import Interval, Le, Lt
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import Doc
 
+from ddspo import catalogue
 from ddspo.adaptations.base import Adaptation
 from ddspo.backbones.base import Backbone, Model, look_up
 from ddspo.degradations.base import Degradation
@@ -53,9 +53,8 @@ _FINITE = ConfigDict(allow_inf_nan=False)
 
 
 def names(kind: type) -> list[str]:
-    """The components of a kind: the files beside its base.py."""
-    package = importlib.import_module(f"ddspo.{KINDS[kind]}")
-    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if m.name != "base" and m.name[0] != "_")
+    """The components of a kind."""
+    return catalogue.names(KINDS[kind])
 
 
 @cache
@@ -147,12 +146,6 @@ def docs(cls: type) -> dict[str, str]:
         notes = getattr(hints[field.name], "__metadata__", ())
         found[field.name] = next((note.documentation for note in notes if isinstance(note, Doc)), "")
     return found
-
-
-def first_line(cls: type) -> str:
-    """First line of the docstring of a component's file."""
-    module = inspect.getmodule(cls)
-    return (inspect.getdoc(module) or "").partition("\n")[0]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -12,9 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from typer import Abort
 from typer.core import TyperGroup
 
-from ddspo.errors import Elsewhere, InputError, shortened
+from ddspo.errors import Elsewhere, InputError, legible, shortened
 
 UNEXPECTED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 """Exit codes."""
@@ -74,7 +75,9 @@ def ending(error: BaseException) -> Ending:
         folder, error = error.folder, error.__cause__
     if isinstance(error, InputError):
         return Ending(str(error), WRONG_INPUT)
-    if isinstance(error, KeyboardInterrupt | EOFError):
+    if hasattr(error, "format_message"):  # typer's own, whose class moved with its releases
+        return Ending(_usage(error), WRONG_INPUT)
+    if isinstance(error, KeyboardInterrupt | EOFError | Abort):
         return Ending(f"interrupted{f'; {AGAIN}' if folder else ''}", INTERRUPTED)
     if isinstance(error, Elsewhere):
         return Ending("", UNEXPECTED)
@@ -99,6 +102,13 @@ def end(error: BaseException) -> int:
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered would fail at exit again
     return code
+
+
+def _usage(error: Any) -> str:
+    """What is wrong with a command line, and where its help is."""
+    said = legible(error.format_message()).rstrip(".").replace(". Did", ": did")
+    context = getattr(error, "ctx", None)
+    return f"{said[:1].lower()}{said[1:]}: see `{context.command_path if context else 'ddspo'} --help`"
 
 
 def _said(error: BaseException) -> str:

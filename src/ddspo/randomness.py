@@ -7,10 +7,12 @@ resuming change nothing.
 import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def stable_seed(*parts: str | int) -> int:
@@ -19,13 +21,17 @@ def stable_seed(*parts: str | int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def normal(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
+def normal(seeds: Sequence[int], shape: Sequence[int]) -> "Tensor":
     """Standard normal noise, one seed a row: [len(seeds), *shape] float32, drawn on the CPU."""
+    import torch
+
     return torch.stack([torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
 
-def uniform(seeds: Sequence[int]) -> Tensor:
+def uniform(seeds: Sequence[int]) -> "Tensor":
     """Numbers in [0, 1), one seed each: [len(seeds)] float64."""
+    import torch
+
     return torch.tensor([np.random.default_rng(seed).random() for seed in seeds], dtype=torch.float64)
 
 

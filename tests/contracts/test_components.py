@@ -5,7 +5,7 @@ import inspect
 
 import pytest
 
-from ddspo import components
+from ddspo import catalogue, components
 from ddspo.backbones.base import Backbone
 from ddspo.detectors.base import Detector
 from ddspo.errors import InputError
@@ -20,13 +20,19 @@ OPTIONS = {"geneval": {"detector": "scenes"}, "llm": {"model": "some/model"}}
 def test_a_component_is_a_documented_file(kind: type, name: str) -> None:
     cls = components.find(kind, name)
     assert components.name_of(cls) == name
-    assert len(components.first_line(cls)) > 20
+    assert len(catalogue.first_line(components.KINDS[kind], name)) > 20
     assert inspect.getdoc(cls)
     if kind is not Backbone:
         assert cls.__dataclass_params__.frozen
         assert all(components.docs(cls).values()), "every option says what it means"
         built = components.construct(kind, {name: OPTIONS.get(name, {})}, "here")
         assert components.construct(kind, components.plain(built), "here") == built
+
+
+def test_every_kind_is_listed() -> None:
+    assert catalogue.kinds() == sorted(components.KINDS.values())
+    for kind, folder in components.KINDS.items():
+        assert kind.__module__ == f"ddspo.{folder}.base"
 
 
 @pytest.mark.parametrize(

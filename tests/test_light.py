@@ -1,0 +1,44 @@
+"""What a command imports: a look at what there is must not wait for the libraries that training needs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from test_vote import evaluated
+
+STEPS = """
+import sys
+from ddspo import cli
+
+def run(*arguments):
+    sys.argv = ["ddspo", *arguments]
+    try:
+        cli.main()
+    except SystemExit as end:
+        assert not end.code, arguments
+
+def free_of(*libraries):
+    found = [each for each in libraries if each in sys.modules]
+    assert not found, found
+
+HEAVY = "diffusers", "transformers", "peft", "accelerate", "datasets"
+run("--help")
+run("list")
+free_of("torch", "numpy", "pyarrow", *HEAVY)
+run("vote", VOTED, "--result")
+free_of("torch", "pyarrow", *HEAVY)
+from ddspo.prompts.reading import Reading
+from ddspo.prompts.source import Source
+assert [row["prompt"] for row in Reading(Source(TEXT))] == ["a cat", "a dog"]
+free_of("torch", *HEAVY)
+"""
+
+
+def test_what_commands_import(tmp_path: Path) -> None:
+    """All in one process, the lightest first: what one leaves alone, none before it has imported."""
+    run, text = evaluated(tmp_path / "small").path, tmp_path / "prompts.txt"
+    text.write_text("a cat\na dog\n")
+    code = f"VOTED, TEXT = {str(run)!r}, {str(text)!r}\n{STEPS}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "no votes yet on 6 comparisons" in done.stdout
