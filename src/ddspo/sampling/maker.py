@@ -88,7 +88,7 @@ class PairMaker:
                     behind(partial(writer.add, batch.shard, batch.part, *made))
                 if batch.closes:
                     behind(partial(writer.close, batch.shard, batch.closes))
-                advance(len(batch.rows) * processes, "")
+                advance(len(batch.rows) * processes, kept=batch.part is None)
 
     def _origin(self, number: int) -> Origin:
         """How the pairs are made. The representation names the judge's class, which its options alone would not."""
