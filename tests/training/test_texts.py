@@ -25,7 +25,7 @@ from ddspo.stages.train import Method, train
 from ddspo.training import texts as module
 from ddspo.training.optimisation import Optimisation
 from ddspo.training.processes import accelerator
-from ddspo.training.texts import FREE, EncodedTexts, conditions_of
+from ddspo.training.texts import FREE, Encode, EncodedTexts, conditions_of
 
 CPU = torch.device("cpu")
 SETTINGS = Optimisation(steps=1, batch=2, device_batch=2)
@@ -91,6 +91,19 @@ def test_nothing_of_them_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             file.write(torch.full((1,), 7.0).numpy().tobytes())
         assert conditions.of(["a"], CPU)[path.name].flatten()[0] == 7
     assert not (tmp_path / "c").exists()
+
+
+def test_what_a_killed_training_left_goes_too(tmp_path: Path) -> None:
+    """Also where the next one encodes its texts otherwise."""
+    modes: list[Encode] = ["before", "during"]
+    for encode in modes:
+        folder = tmp_path / encode
+        folder.mkdir()
+        (folder / "old").touch()
+        with conditions_of(SD.tiny(), ["a"], encode, folder) as conditions:
+            assert len(conditions.of(["a"], CPU)["encoder_hidden_states"]) == 1
+            assert (folder / "old").exists() == (encode == "during")
+        assert not folder.exists()
 
 
 def test_texts_that_do_not_fit_are_named_before_they_are_encoded(

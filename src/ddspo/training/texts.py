@@ -70,12 +70,12 @@ class TextsOnDemand:
 def conditions_of(
     backbone: Backbone, texts: Iterable[str], encode: Encode, folder: Path
 ) -> Iterator[EncodedTexts | TextsOnDemand]:
-    """The conditions of a training's texts, encoded before or during it; inside the block they may lie in a folder."""
-    if encode == "during":
-        yield TextsOnDemand(backbone)
-        return
+    """The conditions of a training's texts, encoded before or during it.
+
+    Nothing is left of the folder after the block, neither of this training nor of one that was killed.
+    """
     try:
-        yield EncodedTexts(backbone, texts, folder)
+        yield EncodedTexts(backbone, texts, folder) if encode == "before" else TextsOnDemand(backbone)
     finally:
         if PartialState().is_main_process:
             shutil.rmtree(folder, ignore_errors=True)
