@@ -66,6 +66,7 @@ def test_prompt_files(tmp_path: Path, name: str, text: str, message: str) -> Non
         ("adaptation.lora.targets=[norm1]", "norm1 is a LayerNorm, which takes no adapter"),
         ("adaptation.lora.targets=[]", "adaptation.lora.targets: []: tuple should have at least 1 item"),
         ("adaptation.lora.rank=4096", "adaptation.lora.rank 4096: its layers have 96 inputs and outputs at most"),
+        ("model.resolution=64", "evaluate.metric: it reads images of 32 x 32 pixels, and the model makes 64 x 64"),
         ("model.resolution=33", "model.resolution 33: give a multiple of 4"),
         ("model.distilled_guidance=3", "model.distilled_guidance: this StableDiffusionPipeline has no guidance input"),
         ("out=s3://bucket/runs", "out s3://bucket/runs: give a folder of this machine"),
@@ -84,7 +85,7 @@ def test_a_resolution_that_no_memory_holds(tmp_path: Path, monkeypatch: pytest.M
     """8 channels of the autoencoder's last layers, in and out, in single precision: 2 x 8 x 64 x 64 x 4 bytes."""
     monkeypatch.setattr(checks, "memory_of", lambda device: 2**18 - 1)
     Workflow.start(load(SCENES, [f"out={tmp_path / 'other'}", "model.resolution=32"]))
-    message = refused(tmp_path, "model.resolution=64")
+    message = refused(tmp_path, "model.resolution=64", "evaluate=null", "validation.scored=0")
     assert "model.resolution 64: one layer of the autoencoder needs 0 GiB for one image, and cpu has 0" in message
 
 

@@ -116,7 +116,7 @@ def base(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Tree:
     write_rows(folder / "p.jsonl", rows)
     return {
         "name": "run",
-        "model": {"path": str(tiny_folder)},
+        "model": {"path": str(tiny_folder), "resolution": 32},
         "prompts": {"path": "p.jsonl"},
         "out": str(folder / "runs"),
         "trackers": [],

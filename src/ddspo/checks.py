@@ -142,13 +142,23 @@ def _check_network(given: Recipe, backbone: type[Backbone]) -> None:
     if given.pretrains:
         adaptations["pretrain.adaptation"] = given.pretrain.adaptation
     unusual = {name: each for name, each in adaptations.items() if each.unusual}
-    if not unusual and {model.resolution, model.max_length, model.distilled_guidance} == {None}:
+    judges = [("evaluate.metric", given.evaluate.metric)] if given.evaluate else []
+    judges += [("sample.labels.judge", given.sample.labels.judge)] if given.sample.labels else []
+    sides = {name: judge.side for name, judge in judges if judge.side}
+    if not unusual and not sides and {model.resolution, model.max_length, model.distilled_guidance} == {None}:
         return
     built = outline(backbone, model, reads=False)
     for name, each in unusual.items():
         fault = each.check(built)
         if fault:
             raise InputError(f"{name}.{components.name_of(each)}.{fault}")
+    height, width = built.call["height"], built.call["width"]
+    for name, side in sides.items():
+        if {height, width} != {side}:
+            raise InputError(
+                f"{name}: it reads images of {side} x {side} pixels, and the model makes {width} x {height}: "
+                f"set model.resolution={side}, or choose another"
+            )
     need, have = least_memory(built), PartialState().device
     if model.resolution and need > memory_of(have):
         raise InputError(

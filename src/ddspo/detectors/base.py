@@ -32,6 +32,11 @@ class Detector(ABC):
         """All colours that it can name; None: any."""
         return None
 
+    @property
+    def side(self) -> int | None:
+        """Height and width in pixels of the images that it reads; None: any."""
+        return None
+
     @abstractmethod
     def __call__(self, image: np.ndarray) -> list[Detection]:
         """Find the objects of one image."""

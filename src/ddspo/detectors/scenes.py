@@ -39,6 +39,11 @@ class SceneDetector(Detector):
     )
 
     @property
+    def side(self) -> int:
+        """Of the world's own images."""
+        return SIZE
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """The world's shapes."""
         return SHAPES

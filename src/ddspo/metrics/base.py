@@ -23,6 +23,11 @@ def tag_of(item: Mapping[str, Any]) -> str:
 class Metric(ABC):
     """Scores images against the rows of a prompt file."""
 
+    @property
+    def side(self) -> int | None:
+        """Height and width in pixels of the images that it judges; None: any."""
+        return None
+
     @abstractmethod
     def check(self, item: Mapping[str, Any]) -> str | None:
         """What this metric misses in a row of the prompt file, or None."""

@@ -40,6 +40,11 @@ class GenEval(Metric):
     max_objects: Annotated[int, Gt(0), Doc("objects kept of each class, the most confident first")] = 16
     margin: Annotated[float, Interval(ge=0, le=1), Doc("share of both boxes' sides that a relation must exceed")] = 0.1
 
+    @property
+    def side(self) -> int | None:
+        """That of the detector."""
+        return self.detector.side
+
     def check(self, item: Mapping[str, Any]) -> str | None:
         """A tag of GenEval's, and entries that the detector can find, count, and tell the colours of."""
         if item.get("tag") not in TAGS:
