@@ -1,4 +1,4 @@
-"""A small evaluation by a metric of few words: rows without tags, references of any size."""
+"""Evaluations by mean brightness: whose images are judged, at which scale, of which seed; and rows of few words."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,18 +7,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from accelerate import Accelerator
+from PIL import Image
 from preference_files import save
 
+from ddspo import randomness
 from ddspo.backbones.sd import SD
+from ddspo.files import write_rows
 from ddspo.metrics.base import Metric, Score
+from ddspo.metrics.geneval import GenEval
 from ddspo.progress import Progress
+from ddspo.recipe import load
 from ddspo.references import read_references
 from ddspo.rows import read_rows
 from ddspo.run_folder import RunFolder
 from ddspo.stages import evaluate as stage
 from ddspo.stages.evaluate import Evaluate, Evaluation
 from ddspo.stages.report import report
+from ddspo.workflow import Workflow
 
 
 class Brightness(Metric):
@@ -29,6 +36,155 @@ class Brightness(Metric):
 
     def __call__(self, images: Sequence[np.ndarray], items: Sequence[Mapping[str, Any]]) -> list[Score]:
         return [Score(float(image.mean()) / 255, True) for image in images]
+
+
+class Painter:
+    """In place of a backbone: one colour an image, of which red is the scale's, green the prompt's, blue the seed's.
+
+    Attributes:
+        red: By guidance scale.
+    """
+
+    def __init__(self, red: Mapping[float, int]) -> None:
+        self.red = red
+
+    def generate(self, prompts: Sequence[str], seeds: Sequence[int], steps: int, scale: float) -> torch.Tensor:
+        rows = zip(prompts, seeds, strict=True)
+        return torch.tensor([[self.red[scale], 10 * len(prompt), seed % 11] for prompt, seed in rows])
+
+    def decode(self, latents: torch.Tensor) -> list[np.ndarray]:
+        return [np.full((2, 2, 3), colour, np.uint8) for colour in latents.tolist()]
+
+    def features(self, images: Sequence[np.ndarray]) -> torch.Tensor:
+        return torch.tensor(np.stack(images)[:, 0, 0], dtype=torch.float32)
+
+
+class Red(Brightness):
+    """The redder, the better."""
+
+    def __call__(self, images: Sequence[np.ndarray], items: Sequence[Mapping[str, Any]]) -> list[Score]:
+        return super().__call__([image[..., 0] for image in images], items)
+
+
+RED = {"base": {1.0: 10, 2.0: 60, 3.0: 40}, "aligned": {1.0: 20, 2.0: 70, 3.0: 90}}
+BEST = {"base": 2.0, "aligned": 3.0}
+"""The redness of each model by scale, and the scale at which it is reddest."""
+SPLITS = {"validation": ["x", "xx"], "evaluation": ["y", "yy", "yyy"]}
+
+
+@pytest.fixture(scope="module")
+def painted(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """Two validation prompts with an image a scale; three evaluation prompts with three images; batches of four."""
+    run = RunFolder(tmp_path_factory.mktemp("painted"))
+    items = {split: [{"id": text, "prompt": text} for text in texts] for split, texts in SPLITS.items()}
+    Evaluate(
+        folder=run,
+        models={"base": lambda: Painter(RED["base"]), "aligned": lambda: Painter(RED["aligned"])},  # type: ignore[dict-item]
+        items=items,
+        settings=Evaluation(Red(), "", "", None, (1.0, 2.0, 3.0), 1, 3, 1, 4),
+        metric_name="red",
+        seed=0,
+        accelerator=Accelerator(),
+        progress=Progress(speaks=False),
+    ).run()
+    return run
+
+
+def test_each_model_is_judged_at_the_scale_that_is_best_for_it(painted: RunFolder) -> None:
+    """And at all scales on validation; what is judged is the model's own image."""
+    assert json.loads(painted.evaluation.read_text())["scales"] == BEST
+    rows = read_rows(painted.scores)
+    for model, red in RED.items():
+        mine = {split: [row for row in rows if (row["model"], row["split"]) == (model, split)] for split in SPLITS}
+        assert {(row["scale"], row["item"]) for row in mine["validation"]} == {(s, i) for s in red for i in range(2)}
+        assert {row["scale"] for row in mine["evaluation"]} == {BEST[model]}
+        assert [row["value"] for each in mine.values() for row in each] == [
+            red[row["scale"]] / 255 for each in mine.values() for row in each
+        ]
+    report(painted, "painted")
+    found = json.loads(painted.report_json.read_text())["metrics"]["red"]
+    assert (found["base"], found["aligned"]) == pytest.approx((60 / 255, 90 / 255))
+    assert found["curve"]["base"] == pytest.approx({"1": 10 / 255, "2": 60 / 255, "3": 40 / 255})
+    assert found["by_scale"]["3"]["difference"] == pytest.approx(50 / 255)
+
+
+def test_each_image_has_a_seed_of_its_own_which_models_and_scales_share(painted: RunFolder) -> None:
+    """The files hold what was judged: the redness of the model, the prompt of the row, the seed of the row."""
+    rows = read_rows(painted.scores)
+    places = {(row["split"], row["item"], row["index"]): row["seed"] for row in rows}
+    assert all(row["seed"] == places[row["split"], row["item"], row["index"]] for row in rows)
+    assert len(set(places.values())) == len(places) == 2 + 3 * 3
+    shown = [row for row in rows if row["split"] == "evaluation"]
+    assert len({row["image"] for row in shown}) == len(shown) == 2 * 3 * 3
+    for row in shown:
+        colour = np.asarray(Image.open(painted.path / row["image"]))[0, 0].tolist()
+        assert row["prompt"] == SPLITS["evaluation"][row["item"]]
+        assert colour == [RED[row["model"]][BEST[row["model"]]], 10 * len(row["prompt"]), row["seed"] % 11]
+
+
+def test_diversity_is_within_a_prompt_and_colourfulness_is_the_models_own(painted: RunFolder) -> None:
+    """Images of one prompt differ in blue alone, by |b - b'|; a prompt has three pairs.
+
+    Saturation is the largest channel minus the smallest, here (red - blue) / 255, or with more green (green - blue).
+    """
+    fidelity = json.loads(painted.evaluation.read_text())["fidelity"]
+    for model in RED:
+        rows = [r for r in read_rows(painted.scores) if (r["model"], r["split"]) == (model, "evaluation")]
+        blue = np.array([row["seed"] % 11 for row in rows]).reshape(3, 3)
+        assert np.ptp(blue) > 0
+        apart = np.mean([abs(b[i] - b[j]) for b in blue for i, j in ((0, 1), (0, 2), (1, 2))])
+        assert fidelity[model]["diversity"] == pytest.approx(apart)
+        most = np.maximum(RED[model][BEST[model]], [[10], [20], [30]])
+        assert fidelity[model]["saturation"] == pytest.approx((most - blue).mean() / 255, abs=1e-5)
+        assert fidelity[model]["distance"] is None
+
+
+RECIPE = """
+name: run
+model: {path: MODEL}
+prompts: FOLDER/prompts.txt
+sample: {pairs: 2, steps: 1, batch: 2}
+adaptation: {lora: {rank: 2, alpha: 8}}
+train: {steps: 3, batch: 2, device_batch: 2, lr: 0.03}
+trackers: []
+evaluate:
+  metric: {geneval: {detector: scenes}}
+  prompts: FOLDER/evaluation.jsonl
+  validation: FOLDER/validation.jsonl
+  scales: [1, 3]
+  steps: 2
+  images: 2
+"""
+
+
+def test_what_is_judged_is_what_anyone_would_sample(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each row again by plain calls: its model read from disk, its prompt, its seed, its scale."""
+    (tmp_path / "prompts.txt").write_text("a red cube\ntwo blue spheres\n")
+    for name, texts in (("validation", ["a cube"]), ("evaluation", ["a ball", "a green ball"])):
+        given = {"tag": "single_object", "include": [{"class": "circle", "count": 1}]}
+        write_rows(
+            tmp_path / f"{name}.jsonl", [{"id": text[2:].replace(" ", "-"), "prompt": text} | given for text in texts]
+        )
+    text = RECIPE.replace("MODEL", str(tiny_folder)).replace("FOLDER", str(tmp_path))
+    (tmp_path / "recipe.yaml").write_text(text)
+    monkeypatch.setattr(GenEval, "__call__", lambda _, *given: Brightness()(*given))
+    Workflow.start(load(tmp_path / "recipe.yaml", [f"out={tmp_path}"])).run(("degrade", "sample", "train", "evaluate"))
+    run = RunFolder(tmp_path / "run")
+    models = {"base": SD.tiny(), "aligned": SD.tiny()}
+    models["aligned"].pipeline.load_lora_weights(run.aligned)
+    rows = read_rows(run.scores)
+    for row in rows:
+        backbone = models[row["model"]]
+        image = backbone.decode(backbone.generate([row["prompt"]], [row["seed"]], 2, row["scale"]))[0]
+        assert row["value"] == pytest.approx(image.mean() / 255, abs=2e-3)
+    values = {model: np.array([row["value"] for row in rows if row["model"] == model]) for model in models}
+    assert np.abs(values["base"] - values["aligned"]).min() > 5e-3
+    seeds = {row["seed"] for row in rows if row["split"] == "evaluation"}
+    name = ("evaluation", "green-ball", 1, "image")
+    assert randomness.stable_seed(0, *name) in seeds
+    assert len(seeds) == 4
 
 
 def test_a_metric_without_tags_and_references_of_any_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from ddspo import components
 from ddspo.adaptations.base import Adaptation, recompute_activations
 from ddspo.backbones.base import Backbone, Model
 from ddspo.backbones.flux import Flux
+from ddspo.backbones.sana import Sana
 from ddspo.backbones.sd3 import SD3
 from ddspo.maths.pair import Pair
 from ddspo.objectives.logistic import Logistic
@@ -244,6 +245,17 @@ def test_the_prediction_is_the_pipelines_own(backbone: Backbone) -> None:
 
     Text, pooled text, masks, time ids, packed latents, position ids, clock and guidance input are all among it.
     """
+    as_the_pipeline(backbone)
+
+
+def test_a_clock_of_its_own_is_the_pipelines() -> None:
+    """Some transformers of SANA count times from 0 to 1."""
+    backbone = Sana.tiny()
+    backbone.denoiser.register_to_config(timestep_scale=0.001)  # type: ignore[operator]
+    as_the_pipeline(backbone)
+
+
+def as_the_pipeline(backbone: Backbone) -> None:
     calls: list[tuple[dict[str, Any], torch.Tensor]] = []
     signature = inspect.signature(backbone.denoiser.forward)
 

@@ -1,10 +1,12 @@
 """Winner and loser learn side by side, and neither knows of the other."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ddspo.adaptations.base import Adaptation
@@ -18,6 +20,7 @@ from ddspo.pairs.view import View
 from ddspo.progress import Progress
 from ddspo.rows import read_rows
 from ddspo.run_folder import RunFolder
+from ddspo.stages import pretrain as pretraining
 from ddspo.stages.pretrain import Pretraining, pretrain
 from ddspo.training.batches import Batches
 from ddspo.training.fit import Fit
@@ -59,16 +62,30 @@ class TwoGroups:
         return Loss(loss, {"sum": loss.detach()})
 
 
-def test_groups_are_clipped_each_on_its_own(tmp_path: Path) -> None:
+class Scaled(Accelerator):
+    """Scales losses as in half precision, by 1024, without needing a GPU for it."""
+
+    def backward(self, loss: Tensor, **options: Any) -> None:
+        super().backward(1024 * loss, **options)
+
+    def unscale_gradients(self, optimizer: Any = None) -> None:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad /= 1024
+
+
+@pytest.mark.parametrize("accelerator", [Accelerator, Scaled])
+def test_groups_are_clipped_each_on_its_own(accelerator: type[Accelerator], tmp_path: Path) -> None:
     """Norms 5 and 0.5 with a limit of 1: (3, 4) becomes (0.6, 0.8), and (0.3, 0.4) stays.
 
-    Clipped together, of norm sqrt(25 + 0.25) = 5.02, the second would shrink to a fifth.
+    Clipped together, of norm sqrt(25 + 0.25) = 5.02, the second would shrink to a fifth; clipped before a scale is
+    taken back, both would nearly vanish.
     """
     backbone, two = SD.tiny(), TwoGroups()
     data = pairs(backbone)
     fit = Fit(
         name="pretrain",
-        accelerator=Accelerator(),
+        accelerator=accelerator(),
         trained=two,
         step=two.step,
         batches=Batches(data, TextsOnDemand(backbone), 2, 0, backbone.path),
@@ -101,6 +118,33 @@ def test_the_winner_does_not_depend_on_the_losers(adaptation: Adaptation, tmp_pa
     torch.testing.assert_close(winners[0], winners[1], rtol=1e-5, atol=1e-6)
     assert (losers[0] - losers[1]).abs().max() > 1e-4
     assert (winners[0] - losers[0]).abs().max() > 1e-4
+
+
+def test_what_is_saved_is_the_average_and_noise_is_each_sides_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Winner and loser as files hold the averages of the last checkpoint, in order, and not its weights."""
+    views: list[View] = []
+    step = pretraining.imitation_step
+    monkeypatch.setattr(pretraining, "imitation_step", lambda who, view: views.append(view) or step(who, view))
+    backbone, run = SD.tiny(), RunFolder(tmp_path)
+    settings = Pretraining(LORA, Optimisation(steps=3, batch=2, device_batch=2, lr=1e-2, average=0.9))
+    pretrain(run, backbone, pairs(backbone), settings, 3, Accelerator(), QUIET)
+    last = run.pretraining.checkpoints / "0000003"
+    average, weights = (load_file(last / f"{name}.safetensors") for name in ("average", "weights"))
+    saved = [load_file(run.policies / who / "pytorch_lora_weights.safetensors") for who in ("winner", "loser")]
+    found = [sum(float(value.double().sum()) for value in part.values()) for part in saved]
+    averages = [value for _, value in sorted(average.items(), key=lambda each: int(each[0]))]
+    half = len(averages) // 2
+    expected = [sum(float(value.double().sum()) for value in part) for part in (averages[:half], averages[half:])]
+    assert found == pytest.approx(expected, rel=1e-5)
+    for side, value in zip(Pair("win", "lose"), found, strict=True):
+        raw = sum(float(each.double().sum()) for name, each in weights.items() if name.startswith(side))
+        assert abs(value - raw) > 1e-3
+    assert len(views) == 3
+    for view in views:
+        assert (view.noise.win * view.noise.lose).mean().abs() < 0.3
+        assert (view.noise.win - view.noise.lose).std() > 1
 
 
 def test_accumulation_changes_nothing_but_memory(tmp_path: Path) -> None:
