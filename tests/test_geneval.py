@@ -4,10 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ddspo.detectors.base import Detection, Detector
 from ddspo.maths.statistics import by_tag, overall
-from ddspo.metrics.geneval import GenEval, relations
+from ddspo.metrics.geneval import TAGS, GenEval, relations
 
 
 class Fixed(Detector):
@@ -193,6 +195,24 @@ CAT = {"class": "cat", "count": 1}
 )
 def test_rows_that_could_only_be_wrong(row: dict[str, Any], message: str) -> None:
     assert message in (GenEval(Knowing()).check(row) or "")
+
+
+ENTRY = st.dictionaries(
+    st.sampled_from(["class", "count", "color", "position"]),
+    st.sampled_from(["cat", "dog", "red", 1, 2, 0, None, True, ["above", 0], ["left of", 1], [], {}, 1.0]),
+)
+
+
+@given(
+    st.sampled_from([*TAGS, None, 3]),
+    st.lists(ENTRY, max_size=3) | st.none(),
+    st.lists(ENTRY, max_size=2) | st.none() | st.just("cat"),
+)
+def test_what_is_not_refused_can_be_judged(tag: Any, include: Any, exclude: Any) -> None:
+    row = {"tag": tag, "include": include, "exclude": exclude}
+    metric = GenEval(Knowing(thing("cat"), thing("dog", at=(30, 0))))
+    if metric.check(row) is None:
+        metric([np.zeros((4, 4, 3), np.uint8)], [row])
 
 
 def test_rows_that_can_be_right() -> None:

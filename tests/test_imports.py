@@ -24,6 +24,7 @@ BASE = {
     "conditions",
     "digests",
     "images",
+    "parquet",
     "references",
     "catalogue",
 }

@@ -88,7 +88,7 @@ def test_what_is_said_of_a_place(tmp_path: Path) -> None:
         (tmp_path / "bad" / name).write_bytes(encoded(0)[: 300 if name == "b.png" else None])
     for name, message in (
         ("nowhere", "no file or folder"),
-        ("cut.parquet", "no parquet file"),
+        ("cut.parquet", "no whole parquet file"),
         ("flipped.parquet", "damaged after row 0"),
         ("column.parquet", "no column image but picture"),
         ("empty", "holds no image"),

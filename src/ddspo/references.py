@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ddspo.errors import InputError, quoted
 from ddspo.images import Unreadable, image_size, read_image
+from ddspo.parquet import open_parquet, parquet_rows
 from ddspo.places import local
 
 KEY, COLUMN = "evaluate.references", "image"
@@ -72,27 +72,15 @@ def _find(place: str) -> References:
         return References(len(files), ((each.name, each) for each in files))
     if not path.is_file():
         raise InputError(f"{KEY}: no file or folder {path}: give one, or leave the key out")
-    try:
-        table = pq.ParquetFile(path, pre_buffer=False)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(
-            f"{KEY}: {path}: no parquet file ({_first(error)}): give one, or a folder of images"
-        ) from None
-    if COLUMN not in table.schema_arrow.names:
-        there = ", ".join(table.schema_arrow.names)
-        raise InputError(f"{KEY}: {path}: no column {COLUMN} but {there:.200}: rename that of the images")
+    table, names = open_parquet(path, f"{KEY}: {path}")
+    if COLUMN not in names:
+        raise InputError(f"{KEY}: {path}: no column {COLUMN} but {', '.join(names):.200}: rename that of the images")
     return References(table.metadata.num_rows, _cells(path, table))
 
 
 def _cells(path: Path, table: pq.ParquetFile) -> Iterator[tuple[str, bytes]]:
-    number = 0
-    try:
-        for batch in table.iter_batches(AT_ONCE, columns=[COLUMN], use_threads=False):
-            for value in batch[COLUMN].to_pylist():
-                number += 1
-                yield f"row {number}", _content(path, number, value)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{KEY}: {path}: damaged after row {number} ({_first(error)}): fetch it again") from None
+    for number, row in enumerate(parquet_rows(table, f"{KEY}: {path}", [COLUMN], AT_ONCE), start=1):
+        yield f"row {number}", _content(path, number, row[COLUMN])
 
 
 def _content(path: Path, number: int, value: Any) -> bytes:
@@ -105,7 +93,3 @@ def _content(path: Path, number: int, value: Any) -> bytes:
 
 def _unusable(place: str, name: str, why: str) -> InputError:
     return InputError(f"{KEY}: {place}: {name}: {why}: take it out or replace it")
-
-
-def _first(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

@@ -155,6 +155,15 @@ def test_what_is_chosen_is_counted(folder: Path) -> None:
     assert prompts(Reading(Source(str(folder / "p.csv"), where=("cfg >= 5", "cfg != 9"), limit=1))) == TEXTS[:1]
 
 
+def test_columns_that_nobody_reads(folder: Path, tmp_path: Path) -> None:
+    """Those with a value, that are neither the prompt nor part of a condition."""
+    path = tmp_path / "p.csv"
+    path.write_text("prompt,degraded,negative_prompt\na b,,ugly\n")
+    found = [Reading(Source(str(path), **options)) for options in ({}, {"where": ("negative_prompt == ugly",)})]
+    assert [len(list(reading)) for reading in found] == [1, 1]
+    assert [reading.unread for reading in found] == [{"negative_prompt"}, set()]
+
+
 def test_the_name_of_a_file_is_never_a_url(tmp_path: Path) -> None:
     for name in ("x::memory:y.txt", "simplecache::file:z.txt", "http:a.txt"):
         (tmp_path / name).write_text("a b\n")

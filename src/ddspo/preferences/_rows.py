@@ -6,10 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from ddspo.errors import InputError
+from ddspo.parquet import open_parquet, parquet_rows
 from ddspo.preferences._sides import COLUMNS
 from ddspo.rows import Row, json_row
 
@@ -63,7 +61,7 @@ def count_rows(paths: Sequence[Path]) -> int | None:
     """How many rows files have, where that costs nothing."""
     if not all(path.suffix == ".parquet" for path in paths):
         return None
-    return sum(_open(path).metadata.num_rows for path in paths)
+    return sum(open_parquet(path, str(path))[0].metadata.num_rows for path in paths)
 
 
 def hub_rows(name: str, split: str) -> Iterator[Found]:
@@ -138,23 +136,10 @@ def _object(place: str, item: Any, path: Path) -> Found | LeftOut:
 
 
 def _parquet(path: Path, columns: Sequence[str] | None) -> Iterator[Found]:
-    file, number = _open(path), 0
-    known = set(file.schema_arrow.names)
+    table, known = open_parquet(path, str(path))
     wanted = [name for name in columns if name in known] if columns else None
-    try:
-        for batch in file.iter_batches(AT_ONCE, columns=wanted, use_threads=False):
-            for row in batch.to_pylist():
-                yield Found(f"{path.name}:{number}", row, path.parent)
-                number += 1
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: damaged after row {number} ({_first(error)}): fetch it again") from None
-
-
-def _open(path: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(path, buffer_size=CHUNK, pre_buffer=False)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: no whole parquet file ({_first(error)}): fetch it again") from None
+    for number, row in enumerate(parquet_rows(table, str(path), wanted, AT_ONCE)):
+        yield Found(f"{path.name}:{number}", row, path.parent)
 
 
 def _first(error: Exception) -> str:
