@@ -1,6 +1,7 @@
 """Everything about a recipe that can be found wrong before any long work, and what was read to find out."""
 
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from ddspo.backbones._tokenizers import readers_in, unknown
 from ddspo.backbones.base import Backbone, Found
 from ddspo.degradations.base import is_unspaced
 from ddspo.digests import file_identity
-from ddspo.errors import InputError, quoted, shortened
+from ddspo.errors import InputError, shortened
 from ddspo.places import local
 from ddspo.prompts.overlaps import overlaps
 from ddspo.prompts.reading import Reading, read_prompts, sound
@@ -34,9 +35,10 @@ LOOKED_AT = 10_000
 """Prompts that are looked at before long work, and for what a few can tell: a source may hold millions."""
 
 
+NEGATIVE = "negative_prompt"
 UNREAD = {
     "degraded": "degradation=given takes variants from it",
-    "negative_prompt": "images are made without negative prompts",
+    NEGATIVE: "images are made without negative prompts",
 }
 """Why nobody reads a column of the prompts, or how it is read."""
 
@@ -104,7 +106,7 @@ def _check(given: Recipe, method: Method, processes: int, degraded: Path | None)
     readers = readers_in(found, backbone.pipeline_class, lower=backbone.lower)
     asked = {"prompts": prompts.texts, "evaluate.prompts": [row["prompt"] for row in items.get("evaluation", [])]}
     strange = [line for name, texts in asked.items() for line in unknown(readers, texts, name)]
-    shared = overlaps(prompts.texts, items) if items else []
+    shared = [*_unread(items), *overlaps(prompts.texts, items)] if items else []
     named = replace(given, model=replace(given.model, backbone=components.name_of(backbone)))
     references = given.evaluate.references if given.evaluate else None
     seen = file_identity(local(references) or Path(references)) if references else None
@@ -222,10 +224,21 @@ def _check_prompts(given: Recipe, degraded: Path | None) -> _Prompts:
     if how and not degraded and rows and len(how.check(rows)) == len(rows):
         raise nothing_left(how, len(rows), texts[0])
     check_drawing(given.draw, given.policy_pair, texts)
-    remarks = [f"prompts: column {quoted(name)} is not used: {UNREAD[name]}" for name in sorted(found.unread)]
-    if how and how.by_spaces and any(map(is_unspaced, texts)):
-        remarks.append(f"prompts: {unspaced(f'{sum(map(is_unspaced, texts)):,} of {len(texts):,} are')}")
+    remarks = [_unused("prompts", name) for name in sorted(found.unread)]
+    without = sum(map(is_unspaced, texts))
+    if how and how.by_spaces and without:
+        remarks.append(f"prompts: {unspaced(f'{without:,} of {len(texts):,} are')}")
     return _Prompts(found.source.description(), texts, remarks)
+
+
+def _unread(items: Mapping[str, Sequence[Row]]) -> list[str]:
+    """A line for either list of the evaluation whose rows have a negative prompt."""
+    keys = {"validation": "evaluate.validation", "evaluation": "evaluate.prompts"}
+    return [_unused(keys[split], NEGATIVE) for split, rows in items.items() if any(row.get(NEGATIVE) for row in rows)]
+
+
+def _unused(where: str, column: str) -> str:
+    return f"{where}: column {column!r} is not used: {UNREAD[column]}"
 
 
 def _check_evaluation(given: Evaluation) -> dict[str, list[Row]]:

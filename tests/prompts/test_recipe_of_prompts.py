@@ -128,4 +128,14 @@ def test_prompts_of_the_evaluation_elsewhere(tmp_path: Path, capsys: pytest.Capt
     Workflow.start(load(SCENES, [f"prompts={tmp_path / 'p.txt'}", f"out={tmp_path}"]))
     said = capsys.readouterr().err
     assert "evaluate.prompts: 1 of 172 are in prompts too, for example 'a view of a triangle'" in said
+    assert "negative_prompt" not in said
     assert "prompts: 1 of 2 are in a language without spaces between words" in said
+
+
+def test_negative_prompts_of_the_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"prompt": "one circle", "tag": "counting", "include": [{"class": "circle", "count": 1}]}
+    (tmp_path / "v.jsonl").write_text(json.dumps(row | {"negative_prompt": "ugly"}))
+    Workflow.start(load(SCENES, [f"evaluate.validation={tmp_path / 'v.jsonl'}", f"out={tmp_path}"]))
+    said = capsys.readouterr().err
+    assert "evaluate.validation: column 'negative_prompt' is not used: images are made without" in said
+    assert "evaluate.prompts: column" not in said
