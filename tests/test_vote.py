@@ -1,6 +1,7 @@
 """Votes on a small run made by hand: what is kept, what the page may know, who may vote; and the page in a browser."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from ddspo.errors import InputError
 from ddspo.files import write_rows, write_text
 from ddspo.manifest import Manifest
 from ddspo.pages.ballot import SIDES, Ballot
-from ddspo.pages.vote import Server
+from ddspo.pages.vote import Server, serving
 from ddspo.preferences._rows import Found
 from ddspo.preferences.table import Table
 from ddspo.rows import Row, read_rows
@@ -134,6 +135,20 @@ def test_undo_takes_back_the_last_vote_of_either_kind(run: RunFolder) -> None:
     assert left == [(1, 1, 2), (0, 1, 1), (0, 0, 0), (0, 0, 0)]
 
 
+def test_of_two_votes_on_one_the_last_counts(run: RunFolder) -> None:
+    """Whatever left them, and in whichever file; taking the vote back takes both."""
+    ballot = Ballot.open(run.path)
+    one = ballot.comparisons[0]
+    write_rows(run.votes, [one.row("aligned") | {"number": 3}, one.row("base") | {"number": 1}])
+    assert Ballot.open(run.path).verdicts() == {one.id: "aligned"}
+    write_rows(run.ties, [one.row("tie") | {"number": 4}])
+    assert Ballot.open(run.path).verdicts() == {one.id: "tie"}
+    assert ballot.result()[0].startswith("aligned wins 50.0 %")
+    ballot.undo()
+    assert ballot.verdicts() == {}
+    assert read_rows(run.votes) == read_rows(run.ties) == []
+
+
 def test_a_vote_that_is_not_due_is_not_kept(run: RunFolder) -> None:
     ballot = Ballot.open(run.path)
     assert not ballot.vote(1, "left")
@@ -209,8 +224,11 @@ def test_a_fresh_evaluation_drops_votes_on_images_that_are_gone(run: RunFolder) 
         (lambda run: write_rows(run.votes, [{"id": "00009_0"}]), "votes.jsonl:1: no vote on this run's images"),
         (lambda run: spoil_vote(run, chosen="images/base/00000_0.png"), "votes.jsonl:1: no vote on this run's images"),
         (lambda run: spoil_vote(run, number="1"), "votes.jsonl:1: no vote on this run's images"),
-        (lambda run: write_rows(run.votes, [vote_row(run)] * 2), "votes.jsonl:2: a second vote on"),
+        (lambda run: spoil_vote(run, number=True), "votes.jsonl:1: no vote on this run's images"),
         (lambda run: write_text(run.ties, "{\n"), "ties.jsonl:1: not JSON"),
+        (lambda run: write_text(run.ties, "[" * 9999), "ties.jsonl:1: JSON that cannot be read"),
+        (lambda run: write_text(run.ties, '{"id": ' + "9" * 9999 + "}"), "ties.jsonl:1: JSON that cannot be read"),
+        (lambda run: run.ties.write_bytes(b'{"id": "\xff"}'), "ties.jsonl:1: no UTF-8"),
     ],
 )
 def test_what_is_wrong_is_said(run: RunFolder, spoil: Any, message: str) -> None:
@@ -334,7 +352,8 @@ def test_there_is_nothing_else(server: Server, path: str) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        *(b"", b"[]", b"3", b"{", b"\xff", {"place": 0}, {"place": None, "choice": "left"}),
+        *(b"", b"[]", b"3", b"{", b"\xff", b"[" * 990, b'{"place":' * 110, b"9" * 1000, {"place": 0}),
+        *({"place": None, "choice": "left"}, {"place": 1e300, "choice": "left"}, b'{"place": NaN, "choice": "tie"}'),
         *({"place": True, "choice": "left"}, {"place": 0, "choice": "aligned"}, {"place": 0, "choice": ["left"]}),
     ],
 )
@@ -343,17 +362,25 @@ def test_a_vote_that_makes_no_sense_is_refused(server: Server, run: RunFolder, b
     assert not run.votes.exists()
 
 
-@pytest.mark.parametrize("length", ["1001", "99999999999", "-1", "1e3", None])
+@pytest.mark.parametrize("length", ["1001", "99999999999", "9" * 5000, "-1", "1e3", None])
 def test_a_long_request_is_not_read(server: Server, length: str | None) -> None:
     answer, _ = ask(server, "/vote", {}, **{"Content-Length": length})
     assert answer.status == 413
     assert answer.getheader("Connection") == "close"
 
 
-def test_votes_changed_by_hand_are_named(server: Server, run: RunFolder) -> None:
-    write_text(run.votes, "{\n")
-    answer, content = ask(server, "/state")
-    assert (answer.status, b"votes.jsonl:1: not JSON" in content) == (500, True)
+@pytest.mark.parametrize("damage", [b"{\n", b"\xff\n", b"[" * 9999, b"[]", b"{}", b'{"number": 1}', None])
+def test_votes_changed_by_hand_are_named(
+    server: Server, run: RunFolder, damage: bytes | None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With a status and a line, whatever is asked; the terminal has no traceback."""
+    run.votes.write_bytes(damage) if damage else run.votes.mkdir()
+    asked: list[tuple[str, Any]] = [("/state", None), ("/result", None), ("/undo", {})]
+    for path, body in [*asked, ("/vote", {"place": 0, "choice": "left"})]:
+        answer, content = ask(server, path, body)
+        named = b"votes.jsonl:1: " in content or b"Is a directory" in content
+        assert (answer.status, named, b"\n" in content) == (500, True, False)
+    assert capfd.readouterr().err == ""
 
 
 def test_where_it_listens(run: RunFolder, server: Server) -> None:
@@ -384,6 +411,18 @@ def test_the_command_ends_with_the_result(run: RunFolder, monkeypatch: pytest.Mo
     assert "aligned wins 100.0 %, 95 % interval 20.7 to 100.0 %" in said.output
     shown = CliRunner().invoke(cli.app, ["vote", str(run.path), "--result"])
     assert shown.output == "\n".join(Ballot.open(run.path).result()) + "\n"
+
+
+def test_one_run_is_voted_on_by_one_command(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second one gets a line that says who votes; the result can be read meanwhile, and later all begins anew."""
+    monkeypatch.setattr(Server, "serve_forever", lambda server: None)
+    command, vote = CliRunner(), ["vote", str(run.path), "--port", "0"]
+    with serving(Ballot.open(run.path), "127.0.0.1", 0):
+        second = command.invoke(cli.app, vote)
+        assert isinstance(second.exception, InputError)
+        assert f"in use by process {os.getpid()} on " in str(second.exception)
+        assert "no votes yet" in command.invoke(cli.app, [*vote, "--result"]).output
+    assert command.invoke(cli.app, vote).exit_code == 0
 
 
 def test_a_killed_command_has_kept_every_vote(run: RunFolder) -> None:

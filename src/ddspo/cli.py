@@ -186,14 +186,13 @@ def vote(
 ) -> None:
     """Compare base and aligned images blind in a browser: votes.jsonl, a preference dataset, and the win rate."""
     from ddspo.pages.ballot import Ballot
-    from ddspo.pages.vote import Server
+    from ddspo.pages.vote import serving
 
     ballot = Ballot.open(run)
     if not result:
-        with Server(ballot, host, port) as server:
+        with serving(ballot, host, port) as server, suppress(KeyboardInterrupt):
             print(f"{server.url}  (Ctrl-C ends; every vote is kept at once)", flush=True)
-            with suppress(KeyboardInterrupt):
-                server.serve_forever()
+            server.serve_forever()
     print("\n".join(ballot.result()))
 
 

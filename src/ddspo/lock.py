@@ -14,11 +14,12 @@ from filelock import FileLock, Timeout
 from ddspo.errors import InputError
 
 NAME = ".lock"
+MEND = "wait for its end, or choose another name=..."
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
 @contextmanager
-def locked(folder: Path, name: str = NAME) -> Iterator[None]:
+def locked(folder: Path, name: str = NAME, mend: str = MEND) -> Iterator[None]:
     """Inside, no other process that asks is inside too; the file says who is: host, process and since when.
 
     The lock is that of `flock`, which network file systems carry as well (NFS since Linux 2.6.12), so that a dead
@@ -32,9 +33,7 @@ def locked(folder: Path, name: str = NAME) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise InputError(
-            f"{folder}: in use by {_said(folder / name)}: wait for its end, or choose another name=..."
-        ) from None
+        raise InputError(f"{folder}: in use by {_said(folder / name)}: {mend}") from None
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise

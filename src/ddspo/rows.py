@@ -36,10 +36,17 @@ def some_rows(path: Path, count: int) -> list[Row]:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Lines that are not blank, with their numbers; only a line feed ends one, others may be part of a text."""
-    with path.open(encoding="utf-8", newline="\n") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
-                yield number, line
+                yield number, _text(line, f"{path}:{number}")
+
+
+def _text(line: bytes, where: str) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError:
+        raise InputError(f"{where}: no UTF-8: write the file anew in it") from None
 
 
 def json_row(line: str, where: str) -> Row:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from statistics import fmean
 
@@ -83,22 +84,21 @@ class Ballot:
         return ballot
 
     def verdicts(self) -> dict[str, str]:
-        """Model or tie, by id of the comparison.
+        """Model or tie, by id of the comparison; of two votes on one, the last counts.
 
         Raises:
-            InputError: A row is not a vote on this run's images, or votes a second time.
+            InputError: A row is not a vote on this run's images.
         """
-        known, found = {one.id: one for one in self.comparisons}, {}
+        known, votes = {one.id: one for one in self.comparisons}, []
         for path, of in ((self.run.votes, MODELS), (self.run.ties, (TIE,))):
             for number, row in enumerate(_rows(path), start=1):
-                one, where = known.get(str(row.get("id"))), f"{path}:{number}"
+                one = known.get(str(row.get("id")))
                 cast = [verdict for verdict in of if one and one.row(verdict).items() <= row.items()]
-                if not (one and cast and isinstance(row.get("number"), int)):
+                if not (one and cast and type(row.get("number")) is int):
+                    where = f"{path}:{number}"
                     raise InputError(f"{where}: no vote on this run's images: move the file away to begin anew")
-                if one.id in found:
-                    raise InputError(f"{where}: a second vote on {one.id}: delete the line")
-                found[one.id] = cast[0]
-        return found
+                votes.append((row["number"], one.id, cast[0]))
+        return {each: verdict for _, each, verdict in sorted(votes, key=itemgetter(0))}
 
     def state(self) -> Row:
         """What the page may know: {total, done, place, prompt}, the last two null when all is voted on."""
@@ -118,17 +118,23 @@ class Ballot:
         return True
 
     def undo(self) -> None:
-        """Take the last vote back, if there is one."""
+        """Take the last vote back, if there is one, and any earlier one on the same images."""
+        self.verdicts()
         last = self._last()
-        for path in (self.run.votes, self.run.ties):
+        of = {row["id"] for path in self._files for row in _rows(path) if row["number"] == last}
+        for path in self._files:
             rows = _rows(path)
-            kept = [row for row in rows if row["number"] != last]
+            kept = [row for row in rows if row["id"] not in of]
             if len(kept) < len(rows):
                 write_rows(path, kept)
 
+    @property
+    def _files(self) -> tuple[Path, Path]:
+        return self.run.votes, self.run.ties
+
     def _last(self) -> int:
         """Number of the last vote of either kind."""
-        return max((row["number"] for row in _rows(self.run.votes) + _rows(self.run.ties)), default=0)
+        return max((row["number"] for path in self._files for row in _rows(path)), default=0)
 
     def image(self, place: int, side: str) -> Path:
         """The picture on a side of a comparison."""

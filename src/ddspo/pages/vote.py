@@ -9,7 +9,8 @@ import re
 import secrets
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
@@ -20,9 +21,12 @@ from urllib.parse import urlsplit
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ddspo.errors import InputError
+from ddspo.lock import locked
 from ddspo.pages.ballot import SIDES, TIE, Ballot
 
 _IMAGE = re.compile(r"/image/([0-9]{1,9})/(left|right)")
+LOCK = ".vote.lock"
+"""Of the run folder; `ddspo run` has another, for it writes no votes."""
 _LONGEST = 1000
 _TEXT = "text/plain; charset=utf-8"
 _Answer = tuple[HTTPStatus, str, bytes]
@@ -85,6 +89,18 @@ class Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
+@contextmanager
+def serving(ballot: Ballot, host: str, port: int) -> Iterator[Server]:
+    """A server, as long as no other serves the same run: two would overwrite each other's votes.
+
+    Raises:
+        InputError: Another does, or the address cannot be listened on.
+    """
+    mend = "vote there, or end it; `--result` prints the result so far"
+    with locked(ballot.run.path, LOCK, mend), Server(ballot, host, port) as server:
+        yield server
+
+
 class _Refused(Exception):
     """A request that is answered with a status and a line."""
 
@@ -137,7 +153,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _body(self) -> bytes:
         length = self.headers.get("Content-Length", "")
-        if not (length.isascii() and length.isdecimal() and int(length) <= _LONGEST):
+        known = length.isascii() and length.isdecimal() and len(length) <= len(str(_LONGEST))
+        if not (known and int(length) <= _LONGEST):
             self.close_connection = True  # what follows was not read
             raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"say its length, at most {_LONGEST} bytes")
         return self.rfile.read(int(length))
@@ -152,8 +169,11 @@ class _Handler(BaseHTTPRequestHandler):
             status, kind, body = error.status, _TEXT, str(error).encode()
         except InputError as error:  # the files of votes were changed under it
             status, kind, body = HTTPStatus.INTERNAL_SERVER_ERROR, _TEXT, str(error).encode()
-        except FileNotFoundError:  # whose name would tell the side
-            status, kind, body = HTTPStatus.INTERNAL_SERVER_ERROR, _TEXT, b"an image is gone from the run folder"
+        except (ConnectionError, TimeoutError):  # of the browser: there is nobody to answer
+            raise
+        except OSError as error:  # without the file's name, which would tell the side
+            line = f"a file of the run folder cannot be read or written: {error.strerror}"
+            status, kind, body = HTTPStatus.INTERNAL_SERVER_ERROR, _TEXT, line.encode()
         self.send_response(status)
         for name, value in {**_GUARDS, "Content-Security-Policy": _policy(self.server.nonce)}.items():
             self.send_header(name, value)
@@ -179,7 +199,7 @@ def _vote(body: bytes) -> tuple[int, str]:
     try:
         given = json.loads(body)
         place, choice = given["place"], given["choice"]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise _Refused(HTTPStatus.BAD_REQUEST, 'send {"place": ..., "choice": ...}') from None
     if type(place) is not int or choice not in (*SIDES, TIE):
         raise _Refused(HTTPStatus.BAD_REQUEST, "place is a number, choice left, right or tie")
