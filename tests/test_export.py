@@ -28,6 +28,7 @@ from ddspo.files import write_json, write_text
 from ddspo.manifest import Manifest
 from ddspo.result import Result
 from ddspo.run_folder import RunFolder
+from ddspo.settings import ITEMS
 from ddspo.stages.export import export
 from ddspo.training.policies import Policies
 
@@ -40,10 +41,11 @@ def make_run(folder: Path, base: Path, adaptation: Adaptation) -> torch.Tensor:
     tree = {"name": "small", "model": {"path": str(base), "backbone": "sd"}, "prompts": "/home/somebody/prompts.txt"}
     tree |= {"adaptation": components.plain(adaptation), "train": {"steps": 3}}
     write_text(folder / "recipe.yaml", yaml.safe_dump(tree))
-    settings = {"seed": 0, "model": {"path": str(base)}, "items": "1f", "labels": "/home/somebody/labels.jsonl"}
+    settings = {"seed": 0, "model": {"path": str(base)}, ITEMS: "1f", "labels": "/home/somebody/labels.jsonl"}
     settings |= {"adaptation": components.plain(adaptation)}
-    write_json(folder / "manifest.json", {"train": {"settings": settings}, "report": {"settings": {"name": "x"}}})
-    write_json(folder / "environment.json", {"versions": {"ddspo": "1.2.3"}, "machine": {}})
+    train = {"settings": settings, "versions": {"ddspo": "1.2.3"}}
+    write_json(folder / "manifest.json", {"train": train, "report": {"settings": {"name": "x"}}})
+    write_json(folder / "environment.json", {"versions": {"ddspo": "9"}, "machine": {}})
     backbone = SD.load(Model(str(base), "sd"))
     policies = Policies.of(backbone, adaptation, seed=0)
     generator = torch.Generator().manual_seed(3)
@@ -316,9 +318,11 @@ def test_the_code_of_the_card_for_hub_ids_and_packages(tmp_path: Path, tiny_fold
     wanted = {
         "some/base": "from_pretrained('some/base', revision='v1', variant='fp16')",
         "package://ddspo.scenes/noise": "from_pretrained(files('ddspo.scenes') / 'noise')",
+        str(tiny_folder): "from_pretrained('some/base', revision='v1', variant='fp16')",
     }
     for path, call in wanted.items():
-        recipe["model"] |= {"path": path, "revision": "v1", "variant": "fp16", "backbone": "sd"}
+        named = {"hub_id": "some/base"} if path == str(tiny_folder) else {}
+        recipe["model"] |= {"path": path, "revision": "v1", "variant": "fp16", "backbone": "sd", **named}
         write_text(tmp_path / "run/recipe.yaml", yaml.safe_dump(recipe))
         card = ModelCard(Result.open(tmp_path / "run").card(Diffusers(), "me/mine"))
         assert (
@@ -326,5 +330,5 @@ def test_the_code_of_the_card_for_hub_ids_and_packages(tmp_path: Path, tiny_fold
         )
         data = card.data.to_dict()
         assert (data.get("base_model"), data.get("base_model_relation")) == (
-            ("some/base", "adapter") if path == "some/base" else (None, None)
+            (None, None) if path.startswith("package") else ("some/base", "adapter")
         )

@@ -79,6 +79,18 @@ def _readable(path: Path) -> None:
             file.chmod((0o777 if file.is_dir() else 0o666) & ~mask)
 
 
+def settle_header(path: Path) -> None:
+    """Put the header of a safetensors file into order, whose writer leaves it to chance: same weights, same bytes."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        ordered = json.dumps(header, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(ordered) > length:
+            raise ValueError(f"{path}: its header grows when it is put into order")
+        file.seek(8)
+        file.write(ordered.ljust(length))
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a whole text file or nothing."""
     replace_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))

@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ class Manifest:
 
     run: RunFolder
     writes: bool = True
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of the packages that are at work, kept with each stage that they make."""
 
     def stages(self) -> Row:
         """{stage: {settings, inputs, seconds, finished, digest}}, empty where nothing has begun.
@@ -92,7 +94,7 @@ class Manifest:
         if entry.get("finished"):
             yield False
             return
-        given: Row = {"settings": settings, "inputs": dict(inputs)}
+        given: Row = {"settings": settings, "inputs": dict(inputs), "versions": dict(self.versions)}
         began, spent = time.monotonic(), entry.get("seconds", 0.0)
         self._record(name, given | {"seconds": spent, "finished": False})
         state: Row = {"finished": False}

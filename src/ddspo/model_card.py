@@ -34,7 +34,7 @@ def model_card(aligned: Aligned, how: Export, where: str, settings: Row, report:
     """
     terms = licence(aligned.model)
     whole = not (aligned.is_lora and how.keeps_lora)
-    base, on_hub = aligned.base, local(aligned.model.path) is None
+    base, on_hub = aligned.base, aligned.hub_id is not None
     data = ModelCardData(
         base_model=base if on_hub else None,
         base_model_relation=("finetune" if whole else "adapter") if on_hub else None,

@@ -22,10 +22,14 @@ def stable_seed(*parts: str | int) -> int:
 
 
 def normal(seeds: Sequence[int], shape: Sequence[int]) -> "Tensor":
-    """Standard normal noise, one seed a row: [len(seeds), *shape] float32, drawn on the CPU."""
+    """Standard normal noise, one seed a row: [len(seeds), *shape] float32, drawn on the CPU.
+
+    By numpy, because torch's generator there keeps 32 bits of a seed.
+    """
     import torch
 
-    return torch.stack([torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+    rows = [np.random.default_rng(seed).standard_normal(tuple(shape), dtype=np.float32) for seed in seeds]
+    return torch.from_numpy(np.stack(rows)) if rows else torch.empty(0, *shape)
 
 
 def uniform(seeds: Sequence[int]) -> "Tensor":

@@ -61,14 +61,14 @@ class Result:
 
     def card(self, how: Export, where: str) -> str:
         """The model card as of now."""
-        report, environment = self.folder.report_json, self.folder.environment
+        report, trained = self.folder.report_json, Manifest(self.folder).stages().get("train", {})
         return model_card(
             self.aligned,
             how,
             where,
             self._settings(),
             read_json(report, "run `ddspo report`") if report.exists() else None,
-            read_json(environment, "run `ddspo run` again")["versions"] if environment.exists() else {},
+            trained.get("versions", {}),
         )
 
     def _settings(self) -> Row:

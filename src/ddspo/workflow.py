@@ -103,7 +103,8 @@ class Workflow:
     @property
     def standing(self) -> Standing:
         """How the recipe stands to what is there."""
-        return Standing(self.found, Manifest(self.folder, self.accelerator.is_main_process))
+        versions = processes.environment(self.accelerator)["versions"]
+        return Standing(self.found, Manifest(self.folder, self.accelerator.is_main_process, versions))
 
     def run(self, stages: tuple[str, ...] = ()) -> None:
         """Go through some stages in order, or all of the recipe's; each is skipped where it is finished and whole.

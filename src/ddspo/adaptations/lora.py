@@ -15,6 +15,7 @@ from typing_extensions import Doc
 from ddspo.adaptations.base import Adaptation, Attached, Behaviour, tuners
 from ddspo.backbones.base import Backbone
 from ddspo.errors import quoted, shortened
+from ddspo.files import settle_header
 from ddspo.maths.pair import Pair
 
 POLICY = "default"
@@ -92,7 +93,11 @@ class LoRA(Adaptation):
         """Write pytorch_lora_weights.safetensors with rank and alpha in its header."""
         what = behaviour or Behaviour(backbone.denoiser, POLICY)
         network: Any = what.network
-        backbone.save_lora(folder, self.weights(what), network.peft_config[what.adapter].to_dict())
+        config = network.peft_config[what.adapter].to_dict()
+        ordered = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
+        backbone.save_lora(folder, self.weights(what), ordered)
+        for file in folder.glob("*.safetensors"):
+            settle_header(file)
 
     def load(self, backbone: Backbone, folder: Path) -> None:
         """`load_lora_weights`."""

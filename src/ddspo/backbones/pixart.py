@@ -54,7 +54,9 @@ class PixArt(Backbone):
 
     def save_lora(self, folder: Path, layers: dict[str, Tensor], metadata: dict[str, Any]) -> None:
         """Write adapter_model.safetensors and adapter_config.json."""
-        LoraConfig(**metadata).save_pretrained(str(folder))
+        config = LoraConfig(**metadata)
+        config.target_modules = metadata["target_modules"]  # whose order PEFT's own set would leave to chance
+        config.save_pretrained(str(folder))
         named = {f"{PREFIX}{name}": value.contiguous() for name, value in layers.items()}
         save_file(named, folder / "adapter_model.safetensors", {"format": "pt"})
 

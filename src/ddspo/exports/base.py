@@ -14,6 +14,7 @@ from torch import Tensor
 from ddspo.backbones.base import DTYPES, Backbone, Model
 from ddspo.errors import InputError
 from ddspo.exports._keys import Adapter, from_diffusers
+from ddspo.files import settle_header
 from ddspo.places import PACKAGE, local
 
 Dtype = Literal["fp32", "bf16", "fp16"]
@@ -88,10 +89,15 @@ class Aligned:
     @property
     def base(self) -> str:
         """What people call the base: its hub id, its place in a package, or a folder's name without the way there."""
-        path = self.model.path
-        if path.startswith(PACKAGE) or local(path) is None:
+        path = self.model.hub_id or self.model.path
+        if self.model.hub_id or path.startswith(PACKAGE) or local(path) is None:
             return path.removeprefix(PACKAGE)
         return path.rstrip("/").rpartition("/")[2]
+
+    @property
+    def hub_id(self) -> str | None:
+        """Where anyone finds the base, as far as is known."""
+        return self.model.hub_id or (self.model.path if local(self.model.path) is None else None)
 
     def code(self, *lines: str, pipeline: str = "") -> str:
         """Python, indented as a Markdown code block, that loads a pipeline and makes an image.
@@ -101,7 +107,7 @@ class Aligned:
             pipeline: Arguments of `from_pretrained`; the base's where empty.
         """
         head, arguments = ["import torch", f"from diffusers import {self.pipeline_class}"], pipeline
-        if not pipeline and self.model.path.startswith(PACKAGE):
+        if not pipeline and self.hub_id is None and self.model.path.startswith(PACKAGE):
             package, _, rest = self.model.path.removeprefix(PACKAGE).partition("/")
             head, arguments = ["from importlib.resources import files", *head], f"files({package!r}) / {rest!r}"
         elif not pipeline:
@@ -111,7 +117,8 @@ class Aligned:
         call = {"height": side, "width": side, "max_sequence_length": length}
         more = "".join(f", {name}={value}" for name, value in call.items() if value)
         last = f"image = pipeline('a red cube on a blue sphere', generator=torch.manual_seed(0){more}).images[0]"
-        rows = [*head, "", f"pipeline = {self.pipeline_class}.from_pretrained({arguments})", *lines, last]
+        where = "" if pipeline or self.hub_id or self.model.path.startswith(PACKAGE) else "  # the base's own folder"
+        rows = [*head, "", f"pipeline = {self.pipeline_class}.from_pretrained({arguments}){where}", *lines, last]
         return "".join(f"    {row}".rstrip() + "\n" for row in rows)
 
 
@@ -165,3 +172,4 @@ def save(weights: Mapping[str, Tensor], path: Path, dtype: Dtype, notes: Mapping
     if not all(rows.isfinite().all() for rows in cast.values()):
         raise InputError(f"{path.name}: weights are too large for {dtype}: use --dtype bf16 or fp32")
     save_file({key: rows.clone().contiguous() for key, rows in cast.items()}, path, metadata={"format": "pt", **notes})
+    settle_header(path)

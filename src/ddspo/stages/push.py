@@ -44,6 +44,8 @@ def check_name(repo_id: str) -> None:
     """
     try:
         validate_repo_id(repo_id)
+        if "/" not in repo_id:
+            raise HFValidationError("it has no owner")
     except HFValidationError as error:
         raise InputError(f"{quoted(repo_id)}: no name for a model repository ({error}): give OWNER/NAME") from None
 
@@ -63,7 +65,7 @@ def push(uploads: Mapping[str, Path | bytes], repo_id: str, private: bool, api: 
 
     Args:
         uploads: Content by path in the repository.
-        repo_id: NAME or OWNER/NAME.
+        repo_id: OWNER/NAME.
         private: Whether a new repository is private.
         api: Client, with endpoint and token.
 

@@ -10,6 +10,7 @@ import torch
 from annotated_types import Gt
 from typing_extensions import Doc
 
+from ddspo import randomness
 from ddspo.agreement import agree, alone
 from ddspo.backbones.base import Backbone
 from ddspo.errors import InputError
@@ -119,7 +120,7 @@ class Rounds:
         if place == 0:
             made = f"{len(store)} pairs by the policy after update {number * self.every}"
             self.progress.say(f"train: round {number}: {made}")
-        return replace(self.first, data=store)
+        return replace(self.first, data=store, seed=randomness.stable_seed(self.first.seed, "round", number))
 
     def _clear(self, number: int) -> None:
         """Drop the rounds that are over or that a run which was interrupted had reached beyond its checkpoint."""
