@@ -28,7 +28,6 @@ class Model:
     """Where a diffusers pipeline comes from, and how it is read."""
 
     path: Annotated[str, Doc("a diffusers folder, a hub id, or package://ddspo.scenes/noise")]
-    hub_id: Annotated[str | None, Doc("OWNER/NAME under which others find a folder's model; its card says so")] = None
     backbone: Annotated[str | None, Doc("which file of ddspo/backbones reads it; null: found from its class")] = None
     revision: Annotated[str | None, Doc("branch, tag or commit of a hub id")] = None
     variant: Annotated[str | None, Doc("file variant, for example fp16")] = None
@@ -46,6 +45,7 @@ class Model:
     distilled_guidance: Annotated[
         Annotated[float, Ge(0), Le(100)] | None, Doc("in training, the guidance input of FLUX.1-dev; null: 3.5")
     ] = None
+    hub_id: Annotated[str | None, Doc("OWNER/NAME under which others find a folder's model; its card says so")] = None
 
 
 @dataclass(frozen=True)
