@@ -170,6 +170,7 @@ def test_what_is_judged_is_what_anyone_would_sample(
     text = RECIPE.replace("MODEL", str(tiny_folder)).replace("FOLDER", str(tmp_path))
     (tmp_path / "recipe.yaml").write_text(text)
     monkeypatch.setattr(GenEval, "__call__", lambda _, *given: Brightness()(*given))
+    monkeypatch.setattr(GenEval, "side", None)  # brightness has images of any size
     Workflow.start(load(tmp_path / "recipe.yaml", [f"out={tmp_path}"])).run(("degrade", "sample", "train", "evaluate"))
     run = RunFolder(tmp_path / "run")
     models = {"base": SD.tiny(), "aligned": SD.tiny()}
