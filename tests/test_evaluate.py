@@ -13,6 +13,7 @@ from PIL import Image
 from preference_files import save
 
 from ddspo import randomness
+from ddspo.backbones.base import Model
 from ddspo.backbones.sd import SD
 from ddspo.files import write_rows
 from ddspo.metrics.base import Metric, Score
@@ -141,7 +142,7 @@ def test_diversity_is_within_a_prompt_and_colourfulness_is_the_models_own(painte
 
 RECIPE = """
 name: run
-model: {path: MODEL}
+model: {path: MODEL, resolution: 32}
 prompts: FOLDER/prompts.txt
 sample: {pairs: 2, steps: 1, batch: 2}
 adaptation: {lora: {rank: 2, alpha: 8}}
@@ -173,7 +174,8 @@ def test_what_is_judged_is_what_anyone_would_sample(
     monkeypatch.setattr(GenEval, "side", None)  # brightness has images of any size
     Workflow.start(load(tmp_path / "recipe.yaml", [f"out={tmp_path}"])).run(("degrade", "sample", "train", "evaluate"))
     run = RunFolder(tmp_path / "run")
-    models = {"base": SD.tiny(), "aligned": SD.tiny()}
+    model = Model(str(tiny_folder), resolution=32)
+    models = {"base": SD.load(model), "aligned": SD.load(model)}
     models["aligned"].pipeline.load_lora_weights(run.aligned)
     rows = read_rows(run.scores)
     for row in rows:
