@@ -7,6 +7,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ import torch
 import typer
 from safetensors import SafetensorError
 
-from ddspo import catalogue, files
+from ddspo import __main__, catalogue, files
 from ddspo.cli import main
 from ddspo.endings import Ending, Failed, ending
 from ddspo.errors import LONGEST, Elsewhere, InputError, quoted, shortened
@@ -199,6 +200,19 @@ def test_a_reader_who_has_gone(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True, check=False)
     os.close(write)
     assert (done.returncode, done.stderr) == (1, "ddspo: nobody reads the output any more: it ends here\n")
+
+
+def test_an_interruption_while_it_is_imported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupted(ModuleType):
+        def __getattr__(self, name: str) -> None:
+            raise KeyboardInterrupt if name == "main" else AttributeError(name)
+
+    monkeypatch.setitem(sys.modules, "ddspo.cli", Interrupted("ddspo.cli"))
+    with pytest.raises(SystemExit, match="130"):
+        __main__.main()
+    assert capsys.readouterr().err == "ddspo: interrupted\n"
 
 
 def test_processes_that_fail_together_say_it_once(

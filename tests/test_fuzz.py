@@ -32,7 +32,7 @@ NONSENSE: tuple[Any, ...] = (
 JUDGE = {"geneval": {"detector": "scenes"}}
 NEEDED: dict[str, Any] = {
     **{"source": "nowhere", "model": "nowhere/nothing", "every": 1, "format": "table"},
-    **{"metric": JUDGE, "judge": JUDGE, "detector": "scenes", "prompts": "p.jsonl", "validation": "p.jsonl"},
+    **{"metric": JUDGE, "judge": JUDGE, "detector": "scenes", "prompts": "e.jsonl", "validation": "v.jsonl"},
 }
 """Options without a default, while another one of their group is looked at."""
 
@@ -112,8 +112,11 @@ def base(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Tree:
     """A recipe of two updates, whose folder is far enough down for `../..` to lead nowhere else."""
     folder = tmp_path_factory.mktemp("fuzz") / "a/b"
     things = {"tag": "single_object", "include": [{"class": "square", "count": 1}]}
-    rows = [{"id": f"p{number}", "prompt": f"a photo of {number} squares", **things} for number in range(4)]
-    write_rows(folder / "p.jsonl", rows)
+    for name in "pev":
+        rows = [
+            {"id": f"{name}{number}", "prompt": f"{name} photo of {number} squares", **things} for number in range(4)
+        ]
+        write_rows(folder / f"{name}.jsonl", rows)
     return {
         "name": "run",
         "model": {"path": str(tiny_folder), "resolution": 32},
@@ -122,7 +125,7 @@ def base(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Tree:
         "trackers": [],
         "sample": {"pairs": 4, "steps": 2, "batch": 4},
         "train": {"steps": 2, "batch": 2, "device_batch": 2},
-        "evaluate": {"metric": JUDGE, "prompts": "p.jsonl", "validation": "p.jsonl", "scales": [1], "steps": 2},
+        "evaluate": {"metric": JUDGE, "prompts": "e.jsonl", "validation": "v.jsonl", "scales": [1], "steps": 2},
     }
 
 
@@ -163,6 +166,12 @@ def numbers(value: Any, place: str = "") -> Iterator[tuple[str, float]]:
             yield from numbers(each, place)
     elif isinstance(value, int | float):
         yield place, value
+
+
+def test_what_it_starts_from(base: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is accepted, so that what is refused below is the nonsense."""
+    monkeypatch.chdir(Path(base["out"]).parent)
+    assert tried(base, base)
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.place)

@@ -1,5 +1,17 @@
-"""`python -m ddspo`, and so `accelerate launch -m ddspo run recipe.yaml`."""
+"""`ddspo`, and `python -m ddspo`, and so `accelerate launch -m ddspo run recipe.yaml`."""
 
-from ddspo.cli import main
+import sys
 
-main()
+
+def main() -> None:
+    """Run the command line; whoever interrupts it before it is there gets a line too."""
+    try:
+        from ddspo.cli import main as command
+    except KeyboardInterrupt:
+        print("ddspo: interrupted", file=sys.stderr)
+        sys.exit(130)
+    command()
+
+
+if __name__ == "__main__":
+    main()

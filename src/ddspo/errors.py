@@ -50,4 +50,4 @@ class _Quotes(reprlib.Repr):
 
     def repr_int(self, x: int, level: int) -> str:
         """Python refuses to write very long ones."""
-        return repr(x) if x.bit_length() < 100 else f"<integer of {x.bit_length()} bits>"
+        return repr(x) if x.bit_length() < 128 else f"<integer of {x.bit_length()} bits>"
