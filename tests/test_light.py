@@ -6,6 +6,7 @@ from pathlib import Path
 
 from test_vote import evaluated
 
+SCENES = Path(__file__).parents[1] / "recipes/scenes.yaml"
 STEPS = """
 import sys
 from ddspo import cli
@@ -21,16 +22,18 @@ def free_of(*libraries):
     found = [each for each in libraries if each in sys.modules]
     assert not found, found
 
-HEAVY = "diffusers", "transformers", "peft", "accelerate", "datasets"
+HEAVY = "diffusers", "transformers", "peft", "datasets"
 run("--help")
 run("list")
-free_of("torch", "numpy", "pyarrow", *HEAVY)
+free_of("torch", "accelerate", "numpy", "pyarrow", *HEAVY)
 run("vote", VOTED, "--result")
-free_of("torch", "pyarrow", *HEAVY)
+free_of("torch", "accelerate", "pyarrow", *HEAVY)
 from ddspo.prompts.reading import Reading
 from ddspo.prompts.source import Source
 assert [row["prompt"] for row in Reading(Source(TEXT))] == ["a cat", "a dog"]
-free_of("torch", *HEAVY)
+free_of("torch", "accelerate", *HEAVY)
+run("show", RECIPE)
+free_of(*HEAVY)
 """
 
 
@@ -38,7 +41,7 @@ def test_what_commands_import(tmp_path: Path) -> None:
     """All in one process, the lightest first: what one leaves alone, none before it has imported."""
     run, text = evaluated(tmp_path / "small").path, tmp_path / "prompts.txt"
     text.write_text("a cat\na dog\n")
-    code = f"VOTED, TEXT = {str(run)!r}, {str(text)!r}\n{STEPS}"
+    code = f"VOTED, TEXT, RECIPE = {str(run)!r}, {str(text)!r}, {str(SCENES)!r}\n{STEPS}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "no votes yet on 6 comparisons" in done.stdout

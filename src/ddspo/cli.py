@@ -122,10 +122,10 @@ def pairs(path: Annotated[Path, typer.Argument(metavar="PATH", help="A run folde
     from ddspo.backbones.base import Model
     from ddspo.stages.pairs import contact_sheet, inspect
 
-    _quieten()
     found = inspect(path)
     print("\n".join(found.lines()))
     if found.origin:
+        _quieten()
         made, keys = found.origin.made, ("revision", "dtype", "resolution")
         given = {"path": made.get("model")} | {key: made[key] for key in keys if made.get(key) is not None}
         try:

@@ -5,14 +5,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ddspo.backbones.base import Backbone
 from ddspo.maths.pair import Pair
+
+if TYPE_CHECKING:
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
 
 @dataclass(frozen=True)
@@ -109,8 +111,10 @@ class Adaptation(ABC):
         """Read what `save` wrote, as any user of diffusers would."""
 
 
-def tuners(network: nn.Module) -> list[BaseTunerLayer]:
+def tuners(network: nn.Module) -> "list[BaseTunerLayer]":
     """The layers of a network that hold adapters."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     return [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
 
 

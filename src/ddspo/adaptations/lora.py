@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import torch
 from annotated_types import Gt, Le, MinLen
-from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
 from torch import Tensor, nn
 from typing_extensions import Doc
 
@@ -83,10 +82,14 @@ class LoRA(Adaptation):
 
     def weights(self, behaviour: Behaviour) -> dict[str, Tensor]:
         """The adapter's A and B."""
+        from peft import get_peft_model_state_dict
+
         return get_peft_model_state_dict(behaviour.network, adapter_name=behaviour.adapter)
 
     def restore(self, behaviour: Behaviour, weights: dict[str, Tensor]) -> None:
         """Put A and B back."""
+        from peft import set_peft_model_state_dict
+
         set_peft_model_state_dict(behaviour.network, weights, adapter_name=behaviour.adapter)
 
     def save(self, backbone: Backbone, folder: Path, behaviour: Behaviour | None = None) -> None:
@@ -112,6 +115,8 @@ class LoRA(Adaptation):
 
     def _add(self, backbone: Backbone, network: nn.Module, name: str, seed: int) -> Behaviour:
         """A trainable adapter in float32; those before it stay as they are, and the first stays on."""
+        from peft import LoraConfig, inject_adapter_in_model
+
         flags = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
         active = [list(layer.active_adapters) for layer in tuners(network)][:1]
         config = LoraConfig(

@@ -5,15 +5,16 @@ import inspect
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from diffusers import DiffusionPipeline, ModelMixin
 from safetensors import SafetensorError, safe_open
-from transformers import PreTrainedModel
 
 from ddspo.backbones._hub import FILES
 from ddspo.backbones._model import Found, Model, short
 from ddspo.errors import InputError, quoted
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 LIBRARIES = ("diffusers", "transformers")
 
@@ -41,17 +42,20 @@ def class_of(library: str, name: str) -> Any:
 
 def is_network(kind: Any) -> bool:
     """Whether a part has weights."""
+    from diffusers import ModelMixin
+    from transformers import PreTrainedModel
+
     return isinstance(kind, type) and issubclass(kind, ModelMixin | PreTrainedModel)
 
 
-def networks_of(found: Found, kind: type[DiffusionPipeline]) -> dict[str, Any]:
+def networks_of(found: Found, kind: "type[DiffusionPipeline]") -> dict[str, Any]:
     """Class of each part of a model that has weights and that a pipeline takes, by its name."""
     takes = inspect.signature(kind.__init__).parameters
     classes = {name: class_of(*entry) for name, entry in parts_of(found.model_index).items() if name in takes}
     return {name: each for name, each in classes.items() if is_network(each)}
 
 
-def left_out(found: Found, kind: type[DiffusionPipeline]) -> dict[str, Any]:
+def left_out(found: Found, kind: "type[DiffusionPipeline]") -> dict[str, Any]:
     """What a pipeline must be told of the parts that it is made without: those not used, and those not there."""
     takes, parts = inspect.signature(kind.__init__).parameters, parts_of(found.model_index)
     absent = dict.fromkeys(name for name in (*_needed(kind), *UNUSED) if name in takes and name not in parts)
@@ -73,7 +77,7 @@ def files_of(found: Found, variant: str | None) -> list[Path]:
     return files
 
 
-def check_parts(found: Found, kind: type[DiffusionPipeline], may_lack: Iterable[str]) -> None:
+def check_parts(found: Found, kind: "type[DiffusionPipeline]", may_lack: Iterable[str]) -> None:
     """Refuse a model that lacks a part of a pipeline, or whose parts come from anywhere but the two libraries.
 
     Raises:
@@ -151,7 +155,7 @@ def _check_files(where: str, files: Iterable[Path]) -> None:
             raise InputError(f"{where}/{path.name} is damaged ({short(error)}): get the folder anew") from None
 
 
-def _needed(kind: type[DiffusionPipeline]) -> list[str]:
+def _needed(kind: "type[DiffusionPipeline]") -> list[str]:
     parameters = inspect.signature(kind).parameters.values()
     return [each.name for each in parameters if each.default is each.empty]
 

@@ -3,25 +3,26 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import DiffusionPipeline
 from torch import nn
-from transformers import PreTrainedModel
 
 from ddspo.backbones._folder import check_weights, left_out, networks_of, weights_of
 from ddspo.backbones._model import Found, Model, short
 from ddspo.backbones._tokenizers import check_tokenizer
 from ddspo.errors import InputError
 
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
 ADAPTER = ("base_layer", "lora_A", "lora_B", "lora_magnitude_vector")
 """Parts of names that PEFT gives to the weights of a layer with an adapter."""
 
 
 def load_pipeline(
-    kind: type[DiffusionPipeline], found: Found, model: Model, dtypes: Mapping[str, torch.dtype]
-) -> DiffusionPipeline:
+    kind: "type[DiffusionPipeline]", found: Found, model: Model, dtypes: Mapping[str, torch.dtype]
+) -> "DiffusionPipeline":
     """A pipeline of some class from what was found of a model, whichever class it was saved by.
 
     Args:
@@ -54,7 +55,7 @@ def load_pipeline(
     return pipeline
 
 
-def _with_weights(kind: type[DiffusionPipeline], found: Found, model: Model, optional: Mapping[str, Any]) -> Path:
+def _with_weights(kind: "type[DiffusionPipeline]", found: Found, model: Model, optional: Mapping[str, Any]) -> Path:
     """The folder, of a hub id after everything that loading reads is fetched."""
     if not found.online:
         return found.folder
@@ -64,6 +65,8 @@ def _with_weights(kind: type[DiffusionPipeline], found: Found, model: Model, opt
 
 
 def _network(where: str, kind: Any, folder: Path, variant: str | None, dtype: torch.dtype) -> nn.Module:
+    from transformers import PreTrainedModel
+
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
     if weights_of(folder, variant) != weights_of(folder, None):
         options["variant"] = variant

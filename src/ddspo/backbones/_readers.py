@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from transformers import CLIPTokenizer
-
 
 class Cut(NamedTuple):
     """A prompt that loses its end in one text encoder: the words of it that are not, or not wholly, read."""
@@ -72,6 +70,8 @@ def readers_of(pipeline: Any, max_length: int | None, *, lower: bool = False) ->
         max_length: Tokens that T5 and Gemma read.
         lower: Whether the pipeline makes prompts lower case first.
     """
+    from transformers import CLIPTokenizer
+
     parts, found = pipeline.components, []
     for name in sorted(name for name in parts if name.startswith("text_encoder") and parts[name] is not None):
         tokenizer = parts[name.replace("text_encoder", "tokenizer")]

@@ -7,12 +7,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, get_type_hints
 
-import diffusers
 import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from ddspo.backbones._model import Found, short
-from ddspo.backbones._schedule import FLOW, TOKENS, check_steps, is_scheduler, noise_path, own_scheduler, walk
+from ddspo.backbones._schedule import TOKENS, check_steps, is_flow, is_scheduler, noise_path, own_scheduler, walk
 from ddspo.backbones.base import Backbone
 from ddspo.errors import InputError, quoted
 from ddspo.maths.paths import DDPM, NoisePath, RectifiedFlow
@@ -56,6 +55,8 @@ def scheduler_of(found: Found, name: str | None, options: Mapping[str, Any], ste
 
 def replaced(own: Any, name: str | None, options: Mapping[str, Any], tokens: int) -> Any:
     """A scheduler of some name for the model of another one."""
+    import diffusers
+
     kind: Any = getattr(diffusers, name, None) if name else type(own)
     if not is_scheduler(kind):
         known = [each for each in dir(diffusers) if each.endswith("Scheduler")]
@@ -122,7 +123,7 @@ def _flow(path: Any, kind: type) -> dict[str, Any]:
     """What makes a scheduler one of a flow with the same shift of times."""
     if not isinstance(path, RectifiedFlow):
         return {}
-    if issubclass(kind, FLOW):
+    if is_flow(kind):
         return {"shift": path.shift}
     return {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": path.shift}
 

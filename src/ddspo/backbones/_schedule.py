@@ -4,15 +4,7 @@ import inspect
 import math
 from typing import Any
 
-import diffusers
 import torch
-from diffusers import (
-    FlowMatchEulerDiscreteScheduler,
-    FlowMatchHeunDiscreteScheduler,
-    FlowMatchLCMScheduler,
-    SchedulerMixin,
-)
-from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
 from ddspo import randomness
 from ddspo.backbones._folder import parts_of
@@ -20,7 +12,7 @@ from ddspo.backbones._model import Found, short
 from ddspo.errors import InputError, quoted
 from ddspo.maths.paths import DDPM, NoisePath, RectifiedFlow
 
-FLOW = (FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler, FlowMatchLCMScheduler)
+FLOW = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "FlowMatchLCMScheduler")
 """Schedulers of flow models alone; others become one by `use_flow_sigmas` (the DPM solver of SANA)."""
 
 TOKENS = 4096
@@ -29,7 +21,14 @@ TOKENS = 4096
 
 def is_scheduler(kind: Any) -> bool:
     """Whether something of diffusers is one of its schedulers."""
+    from diffusers import SchedulerMixin
+
     return isinstance(kind, type) and SchedulerMixin in kind.__mro__
+
+
+def is_flow(kind: type) -> bool:
+    """Whether a scheduler is one of flow models alone."""
+    return any(each.__name__ in FLOW for each in kind.__mro__)
 
 
 def own_scheduler(found: Found) -> Any:
@@ -38,6 +37,8 @@ def own_scheduler(found: Found) -> Any:
     Raises:
         InputError: It is missing or damaged, or of no kind that is supported.
     """
+    import diffusers
+
     where, name = f"{found.where}: scheduler", parts_of(found.model_index).get("scheduler", ("", "none"))[1]
     kind: Any = getattr(diffusers, name, None)
     if not is_scheduler(kind):
@@ -73,7 +74,7 @@ def noise_path(scheduler: Any, tokens: int) -> NoisePath:
     config, name = scheduler.config, type(scheduler).__name__
     if config.num_train_timesteps < 1:
         raise InputError(f"{name} with num_train_timesteps {config.num_train_timesteps}: give 1000, or another model")
-    if isinstance(scheduler, FLOW) or config.get("use_flow_sigmas"):
+    if is_flow(type(scheduler)) or config.get("use_flow_sigmas"):
         return RectifiedFlow(flow_shift(config, tokens), config.num_train_timesteps)
     # All samplers of one beta schedule hold it under this name: DDIM, PNDM, Euler, DPM solvers, UniPC and others.
     if "alphas_cumprod" not in vars(scheduler):
@@ -110,7 +111,7 @@ def walk(scheduler: Any, steps: int) -> None:
     latents, seeded = noise, "generator" in inspect.signature(scheduler.step).parameters
     draws = {"generator": torch.Generator().manual_seed(0)} if seeded else {}
     for t in scheduler.timesteps:
-        latents = latents if isinstance(scheduler, FLOW) else scheduler.scale_model_input(latents, t)
+        latents = latents if is_flow(type(scheduler)) else scheduler.scale_model_input(latents, t)
         latents = scheduler.step(noise, t, latents, **draws, return_dict=False)[0]
     if not torch.isfinite(latents).all():
         raise ValueError("it gives latents that are not finite")
@@ -123,6 +124,8 @@ def flow_shift(config: Any, tokens: int) -> float:
     """
     if not config.get("use_dynamic_shifting"):
         return float(config["flow_shift"] if config.get("use_flow_sigmas") else config["shift"])
+    from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+
     mu = calculate_shift(
         tokens,
         config.get("base_image_seq_len", 256),

@@ -2,15 +2,15 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Any
-
-from diffusers import DiffusionPipeline
-from transformers import CLIPTokenizer
+from typing import TYPE_CHECKING, Any
 
 from ddspo.backbones._folder import class_of, networks_of, parts_of
 from ddspo.backbones._model import Found, short
 from ddspo.backbones._readers import Reader
 from ddspo.errors import InputError, quoted
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 SPACES = ("▁", "Ġ", "</w>")
@@ -18,7 +18,7 @@ OFTEN = 0.05
 """Share of unknown words from which on it is worth a line."""
 
 
-def readers_in(found: Found, kind: type[DiffusionPipeline], *, lower: bool) -> list[Reader]:
+def readers_in(found: Found, kind: "type[DiffusionPipeline]", *, lower: bool) -> list[Reader]:
     """What reads a prompt of a model whose weights are not loaded.
 
     Args:
@@ -53,6 +53,8 @@ def check_tokenizer(where: str, tokenizer: Any, encoder: Mapping[str, Any]) -> N
     Raises:
         InputError: It is one.
     """
+    from transformers import CLIPTokenizer
+
     special = {*tokenizer.all_special_tokens, *SPACES}
     words = [*LETTERS, *islice((token for token in tokenizer.get_vocab() if token not in special), 50)]
     tokens, strange = tokenizer(words, add_special_tokens=False).input_ids, tokenizer.unk_token_id

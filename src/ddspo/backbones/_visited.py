@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ddspo.backbones._schedule import FLOW
+from ddspo.backbones._schedule import is_flow
 from ddspo.backbones.base import Backbone
 
 
@@ -52,7 +52,7 @@ def visiting(backbone: Backbone, calls: Tensor) -> Iterator[Visited]:
     def noted(prediction: Tensor, t: Tensor, sample: Tensor, *rest: Any, **options: Any) -> Any:
         rows, places = torch.nonzero(calls == next(number), as_tuple=True)
         if len(rows):
-            seen = sample if isinstance(scheduler, FLOW) else scheduler.scale_model_input(sample, t)
+            seen = sample if is_flow(type(scheduler)) else scheduler.scale_model_input(sample, t)
             visited.times[rows, places] = torch.as_tensor(t, dtype=times.dtype, device=times.device)
             visited.states[rows, places] = backbone.unpack(seen)[rows].half()
         return step(prediction, t, sample, *rest, **options)

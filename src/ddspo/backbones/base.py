@@ -3,11 +3,10 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -24,13 +23,16 @@ from ddspo.conditions import Condition
 from ddspo.errors import InputError
 from ddspo.maths.paths import NoisePath
 
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Backbone(ABC):
     """One family of pipelines. Subclasses say how a prompt is read and how a tiny one is made."""
 
-    pipeline_class: ClassVar[type[DiffusionPipeline]]
+    pipeline_class: "ClassVar[type[DiffusionPipeline]]"
     denoiser_name: ClassVar[str]
     lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
     """Modules that LoRA adapts where a recipe names none."""

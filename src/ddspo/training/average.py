@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 
@@ -14,6 +13,8 @@ class Average:
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], decay: float) -> None:
+        from diffusers.training_utils import EMAModel
+
         self._parameters = list(parameters)
         self._model = EMAModel(self._parameters, decay=decay)
 

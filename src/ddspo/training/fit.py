@@ -8,7 +8,6 @@ from typing import Protocol
 
 import torch
 from accelerate import Accelerator
-from diffusers.optimization import get_scheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -212,6 +211,8 @@ class Fit:
 
     def _schedule(self, done: int) -> LRScheduler:
         """The rate after some updates. Not handed to `prepare`, which would step it once for every process."""
+        from diffusers.optimization import get_scheduler
+
         given = self.settings
         return get_scheduler(
             given.schedule, self.optimizer.optimizer, None, given.warmup, given.steps, last_epoch=done - 1
