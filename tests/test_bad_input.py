@@ -56,7 +56,7 @@ def test_prompt_files(tmp_path: Path, name: str, text: str, message: str) -> Non
         ("degradation.remove_words.least=0.9", "least 0.9 is above most 0.7"),
         ("model.dtype=fp16", "model.dtype fp16: training in it needs a GPU: choose bf16 or fp32 on cpu"),
         ("draw.other_prompts.constant.value=2", "draw.other_prompts: a probability of 2: give"),
-        ("train.warmup=61", "train.warmup 61: longer than train.steps 60"),
+        ("train.warmup=2000000", "train.warmup: 2000000: input should be less than or equal to 1000000"),
         ("train.average=.nan", "train.average: nan: input should be a finite number"),
         ("draw.weight.constant.value=0", "draw.weight: it is 0 at every time"),
         (
@@ -67,6 +67,7 @@ def test_prompt_files(tmp_path: Path, name: str, text: str, message: str) -> Non
         ("adaptation.lora.targets=[]", "adaptation.lora.targets: []: tuple should have at least 1 item"),
         ("adaptation.lora.rank=4096", "adaptation.lora.rank 4096: its layers have 96 inputs and outputs at most"),
         ("model.resolution=64", "evaluate.metric: it reads images of 32 x 32 pixels, and the model makes 64 x 64"),
+        ("model.revision=main", "model.revision 'main': only a hub id has one: leave it out"),
         ("model.resolution=33", "model.resolution 33: give a multiple of 4"),
         ("model.distilled_guidance=3", "model.distilled_guidance: this StableDiffusionPipeline has no guidance input"),
         ("out=s3://bucket/runs", "out s3://bucket/runs: give a folder of this machine"),

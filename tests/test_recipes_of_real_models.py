@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from peft import PeftModel
 from preference_files import pick_a_pic
 
 from ddspo import components
+from ddspo.adaptations.lora import LoRA
 from ddspo.backbones.base import Backbone
 from ddspo.recipe import Recipe, load
 from ddspo.rows import read_rows
@@ -65,7 +67,9 @@ def small(path: Path, model: Path, out: Path) -> Recipe:
     overrides = [*SMALL, *(PRETRAIN if "pretrain:" in path.read_text() else ())]
     if "\ndataset:" in path.read_text():
         overrides.append(f"dataset.source={pick_a_pic(out / 'pickapic_v2', [{}, {}, {}])}")
-    return load(path, [f"model.path={model}", f"prompts={prompts}", f"out={out}", *overrides])
+    found = load(path, [f"model.path={model}", f"prompts={prompts}", f"out={out}", *overrides])
+    how = found.adaptation
+    return replace(found, adaptation=replace(how, rank=min(how.rank, 16))) if isinstance(how, LoRA) else found
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

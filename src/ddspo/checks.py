@@ -18,7 +18,7 @@ from ddspo.backbones._tokenizers import readers_in, unknown
 from ddspo.backbones.base import Backbone, Found
 from ddspo.degradations.base import is_unspaced
 from ddspo.digests import file_identity
-from ddspo.errors import InputError, shortened
+from ddspo.errors import InputError, quoted, shortened
 from ddspo.places import local
 from ddspo.prompts.overlaps import overlaps
 from ddspo.prompts.reading import Reading, read_prompts, sound
@@ -29,7 +29,7 @@ from ddspo.stages.degrade import nothing_left, unspaced
 from ddspo.stages.evaluate import Evaluation
 from ddspo.stages.train import Method
 from ddspo.training.drawing import check_drawing
-from ddspo.training.optimisation import Optimisation, check_batch
+from ddspo.training.optimisation import check_batch
 
 LOOKED_AT = 10_000
 """Prompts that are looked at before long work, and for what a few can tell: a source may hold millions."""
@@ -94,6 +94,8 @@ def check(given: Recipe, method: Method, processes: int, degraded: Path | None) 
 def _check(given: Recipe, method: Method, processes: int, degraded: Path | None) -> Checked:
     backbone = components.backbone_of(given.model)
     found = backbone.check(given.model)
+    if given.model.revision and local(given.model.path):
+        raise InputError(f"model.revision {quoted(given.model.revision)}: only a hub id has one: leave it out")
     _check_sampling(given, found)
     _check_network(given, backbone)
     _check_training(given, method, processes)
@@ -181,19 +183,6 @@ def memory_of(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else psutil.virtual_memory().total
 
 
-def _check_warmup(settings: Optimisation, name: str) -> None:
-    """Refuse a learning rate that never gets where it is to be; `name` is where the settings are, for messages.
-
-    Raises:
-        InputError: There are fewer updates than those of the warm-up.
-    """
-    if settings.warmup > settings.steps:
-        raise InputError(
-            f"{name}.warmup {settings.warmup}: longer than {name}.steps {settings.steps}, and {name}.lr is never "
-            "reached: give less"
-        )
-
-
 def _check_sampling(given: Recipe, found: Found) -> None:
     given.sample.check(found)
     scheduler = own_scheduler(found)
@@ -206,8 +195,6 @@ def _check_sampling(given: Recipe, found: Found) -> None:
 def _check_training(given: Recipe, method: Method, processes: int) -> None:
     if given.pretrains:
         check_batch(given.pretrain.train, processes, "pretrain.train")
-        _check_warmup(given.pretrain.train, "pretrain.train")
-    _check_warmup(given.train, "train")
     if given.validation.every and given.validation.scored and not given.evaluate:
         raise InputError("validation.scored: the recipe has no evaluate group whose metric could judge: use 0")
     if given.validation.every and given.dataset and not given.evaluate:

@@ -36,7 +36,7 @@ class Optimisation:
     schedule: Annotated[
         Literal["constant_with_warmup", "cosine", "linear"], Doc("how the rate goes on after the warm-up")
     ] = "constant_with_warmup"
-    warmup: Annotated[int, Ge(0), Doc("updates over which the rate rises from zero")] = 0
+    warmup: Annotated[int, Ge(0), Le(1_000_000), Doc("updates over which the rate rises from zero")] = 0
     weight_decay: Annotated[float, Ge(0), Le(10), Doc("AdamW's decoupled decay")] = 0.01
     max_grad_norm: Annotated[float, Gt(0), Doc("gradients are clipped to this norm")] = 1.0
     checkpoint_every: Annotated[int, Gt(0), Doc("updates between resumable checkpoints")] = 25
