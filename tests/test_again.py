@@ -29,6 +29,7 @@ model: {path: MODEL, backbone: sd}
 prompts: PROMPTS
 sample: {pairs: 4, steps: 1, guidance: 1.0, batch: 2}
 train: {steps: 2, batch: 2, device_batch: 2, checkpoint_every: 1}
+validation: {final: 0}
 trackers: []
 """
 FORK = multiprocessing.get_context("fork")

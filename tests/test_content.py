@@ -27,6 +27,7 @@ def recipe(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         **{"name": "run", "out": str(folder), "model": {"path": str(tiny_folder), "resolution": 32}, "trackers": []},
         **{"prompts": files["prompts"], "sample": {"pairs": 2, "steps": 1, "batch": 2}},
         "train": {"steps": 1, "batch": 2, "device_batch": 2},
+        "validation": {"final": 0},
         "evaluate": {
             **{"metric": {"geneval": {"detector": "scenes"}}, "prompts": files["evaluation"]},
             **{"validation": files["validation"], "scales": [1], "steps": 1, "images": 1},

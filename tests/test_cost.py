@@ -22,7 +22,8 @@ from ddspo.training.policies import Policies
 SCENES = Path(__file__).parents[1] / "recipes/scenes.yaml"
 SETTINGS = [
     *("sample.pairs=6", "sample.steps=5", "sample.guidance=3", "adaptation.lora.rank=2"),
-    *("train.steps=3", "train.batch=4", "train.device_batch=2", "train.keep=2", "evaluate=null", "validation.every=0"),
+    *("train.steps=3", "train.batch=4", "train.device_batch=2", "train.keep=2", "evaluate=null"),
+    *("validation.every=0", "validation.final=0"),
 ]
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 
@@ -116,13 +117,18 @@ def test_options_of_training_by_hand(configurations: Path) -> None:
     """One latent spares one forward of either kind: 12 pairs take 24 frozen and 12 policy forwards.
 
     Validations of 6 images after updates 2 of 3, 4 steps without guidance: once for the base and once for the policy,
-    48 forwards. A moving average is one more copy of the weights, in each of 2 + 1 checkpoints too.
+    48 forwards; in the end both draw 2 more, 16 forwards. A moving average is one more copy of the weights, in each of
+    2 + 1 checkpoints too.
     """
     plain = counted(configurations)
-    given = ("draw.latents=winner", "train.average=0.9", "validation={every: 2, guidance: 1, steps: 4, scored: 6}")
+    given = (
+        "draw.latents=winner",
+        "train.average=0.9",
+        "validation={every: 2, guidance: 1, steps: 4, scored: 6, final: 2}",
+    )
     found = counted(configurations, *given)
     assert (found.work.frozen_forwards, found.work.policy_forwards) == (24, 12)
-    assert (plain.work.validation_forwards, found.work.validation_forwards) == (0, 48)
+    assert (plain.work.validation_forwards, found.work.validation_forwards) == (0, 64)
     adapter = plain.device.trained_bytes
     assert (plain.device.average_bytes, found.device.average_bytes) == (0, adapter)
     assert found.disk.checkpoints_bytes == 3 * 4 * adapter

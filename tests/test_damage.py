@@ -20,6 +20,7 @@ model: {path: MODEL, backbone: sd}
 prompts: PROMPTS
 sample: {pairs: 4, steps: 1, guidance: 1.0, batch: 2}
 train: {steps: 4, batch: 2, device_batch: 2, checkpoint_every: 1}
+validation: {final: 1, guidance: 1.0, steps: 1}
 trackers: []
 """
 
@@ -91,6 +92,17 @@ def test_a_finished_run_mends_itself(
     assert str(file) in capsys.readouterr().err
     assert file.read_bytes() == before or "report." in name  # whose seconds are others
     assert all(Manifest(run).is_whole(stage) for stage in Manifest(run).stages())
+
+
+def test_a_picture_that_is_gone_is_drawn_again(path: Path, run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    """And nothing that was made later from the weights is: these are the same."""
+    picture = run.samples / "aligned" / "00000.png"
+    before, digest = picture.read_bytes(), Manifest(run).digest("train")
+    picture.unlink()
+    again(path, run)
+    assert f"{picture}: missing: it is made again" in capsys.readouterr().err
+    assert picture.read_bytes() == before
+    assert Manifest(run).digest("train") == digest
 
 
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda each: each.__name__)

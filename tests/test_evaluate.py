@@ -147,6 +147,7 @@ prompts: FOLDER/prompts.txt
 sample: {pairs: 2, steps: 1, batch: 2}
 adaptation: {lora: {rank: 2, alpha: 8}}
 train: {steps: 3, batch: 2, device_batch: 2, lr: 0.02}
+validation: {final: 0}
 trackers: []
 evaluate:
   metric: {geneval: {detector: scenes}}

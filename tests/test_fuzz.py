@@ -125,6 +125,7 @@ def base(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Tree:
         "trackers": [],
         "sample": {"pairs": 4, "steps": 2, "batch": 4},
         "train": {"steps": 2, "batch": 2, "device_batch": 2},
+        "validation": {"final": 1, "steps": 1},
         "evaluate": {"metric": JUDGE, "prompts": "e.jsonl", "validation": "v.jsonl", "scales": [1], "steps": 2},
     }
 

@@ -38,7 +38,7 @@ def test_one_denoiser_is_alive_where_images_are_judged(
         **{"prompts": str(tmp_path / "prompts.txt"), "sample": {"pairs": 2, "steps": 1}, "train": short},
         **{"policy_pair": "data_driven", "adaptation": adaptation},
         "pretrain": {"adaptation": adaptation, "train": short},
-        "validation": {"every": 1, "pictures": 1, "steps": 1},
+        "validation": {"every": 1, "pictures": 1, "steps": 1, "final": 1},
         "evaluate": {
             **{"metric": {"geneval": {"detector": "scenes"}}, "prompts": str(tmp_path / "evaluation.jsonl")},
             **{"validation": str(tmp_path / "validation.jsonl"), "scales": [1, 2], "steps": 1, "images": 1},

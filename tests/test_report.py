@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 
 from ddspo.errors import InputError
 from ddspo.files import write_json, write_rows, write_text
+from ddspo.pages import figures
 from ddspo.rows import Row
 from ddspo.run_folder import RunFolder
 from ddspo.stages.report import report
@@ -292,6 +294,49 @@ def test_a_run_that_is_not_evaluated_shows_what_was_trained(run: RunFolder) -> N
     assert HOSTILE not in run.report_html.read_text(encoding="utf-8")
 
 
+def test_what_was_drawn_in_the_end_leads_a_page_without_a_score(run: RunFolder) -> None:
+    """And follows the score on one with it; every two pictures have a box that enlarges them, without any script."""
+    rows = [
+        {"item": 0, "prompt": HOSTILE, "seed": 1}
+        | {model: f"samples/{model}/00000.png" for model in ("base", "aligned")}
+    ]
+    write_rows(run.samples / "samples.jsonl", rows)
+    paint(run.path / rows[0]["base"], size=700)
+    (run.path / rows[0]["aligned"]).parent.mkdir(parents=True)
+    (run.path / rows[0]["aligned"]).write_bytes(b"no picture")
+    report(run, "small", evaluated=False)
+    made = page(run)
+    assert made.text.index("1 of 1 prompt that were not trained on") < made.text.index("5 updates")
+    first = made.all("img")[0]
+    assert first["alt"] == f"base: {HOSTILE}"
+    assert Image.open(io.BytesIO(base64.b64decode((first["src"] or "").split(",")[1]))).size == (640, 640)
+    assert "no image" in made.text
+    boxes = made.all("input")
+    assert [box["aria-label"] for box in boxes] == [f"Enlarge: {HOSTILE}"] * 2
+    assert not made.all("script")
+    report(run, "small")
+    text = page(run).text
+    assert text.index("By tag") < text.index("At the end of training") < text.index("Pairs it learned from")
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 60])
+def test_ticks_are_whole_updates(count: int) -> None:
+    """A short run has no update 1.5."""
+    names = dict.fromkeys(COLUMNS, 0.5) | {"grad_norm": 1.0}
+    for panel in figures.training([names | {"step": step} for step in range(1, count + 1)]):
+        ticks = re.findall(r'id="xtick_\d+".*?<text[^>]*>([^<]*)</text>', panel.svg, re.DOTALL)
+        assert ticks
+        assert all(tick.lstrip("−").isdecimal() for tick in ticks)
+
+
+def test_ticks_are_scales_that_were_tried() -> None:
+    """Of two that are too near for both their numbers the first has one: 1.1 is 0.1 after 1, of 6.5 in all."""
+    svg = figures.guidance({"base": {"1": 0.1, "1.1": 0.2, "2": 0.3, "7.5": 0.2}}, {"base": 2.0})
+    ticks = re.findall(r'id="xtick_\d+".*?(?=id="xtick|id="matplotlib.axis_2)', svg, re.DOTALL)
+    numbers = [re.findall(r"<text[^>]*>([^<]*)</text>", tick)[:1] for tick in ticks]
+    assert numbers == [["1"], [], ["2"], ["7.5"]]
+
+
 def test_labelled_pairs_show_their_verdicts(run: RunFolder) -> None:
     """And winner and loser their own curves, before the policy's."""
     verdict = {
@@ -307,7 +352,7 @@ def test_labelled_pairs_show_their_verdicts(run: RunFolder) -> None:
     write_rows(run.pretraining.log, [{"step": step} | dict.fromkeys(names, 0.5) for step in (1, 2, 3)])
     report(run, "small")
     text = " ".join(page(run).text.split())
-    assert "win 1 a circle" in text
+    assert "a circle win 1" in text
     assert f"lose 0.25{' '.join(HOSTILE.split())}" in text
     assert "from different seeds" in text
     assert "degraded prompt" not in text[text.index("Pairs it learned from") :]

@@ -215,8 +215,10 @@ def test_a_fresh_evaluation_drops_votes_on_images_that_are_gone(run: RunFolder) 
     ("spoil", "message"),
     [
         (lambda run: [path.unlink() for path in (run.recipe, run.scores)], "no run there"),
-        (lambda run: run.scores.unlink(), "not evaluated yet"),
+        (lambda run: run.scores.unlink(), "no pictures of base and aligned yet: `ddspo train` draws some"),
         (lambda run: write_rows(run.scores, read_rows(run.scores)[:2]), "no image was judged for both"),
+        (lambda run: write_rows(run.scores, [{"split": "evaluation"}]), "scores.jsonl: damaged: run `ddspo evaluate"),
+        (lambda run: change_image(run, None), "no image None"),
         (lambda run: (run.images / "aligned" / "00001_0.png").unlink(), "no image images/aligned/00001_0.png"),
         (lambda run: change_image(run, "recipe.yaml"), "no image recipe.yaml"),
         (lambda run: change_image(run, "images/base/../../recipe.yaml"), "no image images/base/../../recipe.yaml"),
@@ -237,7 +239,7 @@ def test_what_is_wrong_is_said(run: RunFolder, spoil: Any, message: str) -> None
         Ballot.open(run.path)
 
 
-def change_image(run: RunFolder, image: str) -> None:
+def change_image(run: RunFolder, image: str | None) -> None:
     rows = read_rows(run.scores)
     rows[1]["image"] = image
     write_rows(run.scores, rows)
@@ -249,6 +251,45 @@ def vote_row(run: RunFolder) -> Row:
 
 def spoil_vote(run: RunFolder, **change: Any) -> None:
     write_rows(run.votes, [vote_row(run) | change])
+
+
+# Runs without an evaluation
+
+
+def trained(path: Path) -> RunFolder:
+    """The same pictures as the end of training leaves them, one of each model and prompt."""
+    run, rows = RunFolder(path), []
+    for item, prompt in enumerate(PROMPTS):
+        images = {model: f"samples/{model}/{item:05d}.png" for model in ("base", "aligned")}
+        rows.append({"item": item, "prompt": prompt, "seed": item, "steps": None, "guidance": 3.0, **images})
+        for model, name in images.items():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), colour(model, item, 0)).save(path / name)
+    write_rows(run.samples / "samples.jsonl", rows)
+    write_text(run.recipe, "name: small\n")
+    return run
+
+
+def test_a_run_that_is_not_evaluated_is_voted_on_by_its_last_pictures(tmp_path: Path) -> None:
+    ballot = Ballot.open(trained(tmp_path).path)
+    assert {one.prompt for one in ballot.comparisons} == set(PROMPTS)
+    prefer(ballot, "aligned")
+    (row,) = read_rows(ballot.run.votes)
+    assert np.asarray(Image.open(tmp_path / row["chosen"]))[0, 0, 0] == 255
+    assert ballot.result()[1] == "1 of 3 comparisons: aligned 1, base 0, ties 0; prompts: 1"
+
+
+def test_once_it_is_evaluated_other_votes_stay_and_count_no_more(tmp_path: Path) -> None:
+    """Nor does taking a vote back take one of these."""
+    prefer(Ballot.open(trained(tmp_path).path), "aligned")
+    ballot = Ballot.open(evaluated(tmp_path).path)
+    assert ballot.state()["total"] == PAIRS
+    assert ballot.verdicts() == {}
+    prefer(ballot, "base")
+    assert [row["number"] for row in read_rows(ballot.run.votes)] == [1, 2]
+    ballot.undo()
+    ballot.undo()
+    assert [row["number"] for row in read_rows(ballot.run.votes)] == [1]
 
 
 # The server, by plain requests
@@ -515,6 +556,38 @@ def test_the_page_by_keyboard_and_by_touch(run: RunFolder, server: Server, brows
     shows(browser, 5)
     assert len(read_rows(run.votes)) + len(read_rows(run.ties)) == 5
     assert HOSTILE in [*prompts, comparisons[0].prompt, comparisons[1].prompt]
+    assert browser.said == []
+
+
+def test_a_closer_look_is_no_vote(server: Server, browser: Chromium) -> None:
+    """The question is asked; pictures in one place take turns, and are enlarged around one point, by key and touch."""
+    browser.size(390, 844, touch=True)
+    browser.open(server.url)
+    shows(browser, 0)
+    assert "Which picture shows better what the text says?" in browser.read("document.body.innerText")
+    boxes = "[...document.querySelectorAll('#pair button')].map(b => b.getBoundingClientRect())"
+    assert browser.read(f"(([a, b]) => b.top >= a.bottom && a.width > 340 && a.height > 250)({boxes})")
+    assert browser.read("document.documentElement.scrollHeight") == 844
+    seen = "[...document.querySelectorAll('#pair button')].map(b => getComputedStyle(b).visibility).join()"
+    browser.tap("#flicker")
+    browser.wait(f"{seen} === 'visible,hidden'")
+    browser.wait(f"{seen} === 'hidden,visible'")
+    assert browser.read(f"(([a, b]) => a.top === b.top && a.height === b.height && a.height > 500)({boxes})")
+    browser.press("z")
+    places = "[...new Set([...document.querySelectorAll('#pair img')].map(i => i.style.transformOrigin))]"
+    assert browser.read(places) == ["50% 50%"]
+    browser.tap("#pair")
+    browser.read("look(10, 20)")
+    assert browser.read(places) == ["10% 20%"]
+    assert browser.read("getComputedStyle(document.querySelector('#pair img')).scale") == "3"
+    assert browser.read("state.done") == 0
+    browser.press("f")
+    assert browser.read(seen) == "visible,visible"
+    browser.press("z")
+    browser.tap("#pair button")
+    shows(browser, 1)
+    browser.size(1000, 800)
+    assert browser.read(f"(([a, b]) => b.left >= a.right && a.top === b.top)({boxes})")
     assert browser.said == []
 
 

@@ -186,7 +186,7 @@ def memory_of(device: torch.device) -> int:
 def _check_sampling(given: Recipe, found: Found) -> None:
     given.sample.check(found)
     scheduler = own_scheduler(found)
-    if given.validation.every:
+    if given.validation.steps:
         check_steps(scheduler, given.validation.steps, "validation.steps")
     if given.evaluate:
         check_steps(scheduler, given.evaluate.steps, "evaluate.steps")
@@ -197,8 +197,8 @@ def _check_training(given: Recipe, method: Method, processes: int) -> None:
         check_batch(given.pretrain.train, processes, "pretrain.train")
     if given.validation.every and given.validation.scored and not given.evaluate:
         raise InputError("validation.scored: the recipe has no evaluate group whose metric could judge: use 0")
-    if given.validation.every and given.dataset and not given.evaluate:
-        raise InputError("validation.every: with a dataset its prompts are those of evaluate: give it, or use 0")
+    if not given.evaluate:
+        read_prompts(given.validation.prompts, "validation.prompts")
     given.validation.check(given.train.steps)
     method.check(given.train, degraded=given.has_degraded, states=given.states > 0)
 

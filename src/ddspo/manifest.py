@@ -21,6 +21,8 @@ SEAL = "sha256"
 """The manifest's own digest, beside the stages."""
 COPIED = ("index.json", "layout.json")
 """Of pairs/: without them nobody would know which shards are whole, and days of sampling would be lost."""
+PRESENT = {"sample": "pairs/*.parquet", "import": "pairs/*.parquet", "train": "samples/**/*.*"}
+"""What has no digest here but must be there: shards have theirs in an index, and pictures can be drawn again."""
 CARD = "README.md"
 """Of aligned/: the report writes it anew, and it is the report's."""
 
@@ -161,14 +163,14 @@ class Manifest:
         return said
 
     def _seal(self, name: str) -> str:
-        """Keep the digests of what a stage left, and give that of the list. Shards have theirs in their index."""
+        """Keep the digests of what a stage left, and give that of the list. Of some files only the names."""
         found: dict[str, str | None] = {}
         for file in self._left(name):
             found[file.relative_to(self.run.path).as_posix()] = digest_of(file)
             if file.name in COPIED:
                 replace_atomically(self.run.digests / file.name, partial(shutil.copyfile, file))
-        if name in ("sample", "import"):
-            found |= {file.relative_to(self.run.path).as_posix(): None for file in self.run.pairs.glob("*.parquet")}
+        if name in PRESENT:
+            found |= {path.relative_to(self.run.path).as_posix(): None for path in self.run.path.glob(PRESENT[name])}
         write_json(self._digests(name), found)
         return digest_of(self._digests(name))
 

@@ -86,6 +86,11 @@ class RunFolder:
         return self.path / "validation"
 
     @property
+    def samples(self) -> Path:
+        """Folder of samples.jsonl, base/ and aligned/: pictures of held-out prompts when training has ended."""
+        return self.path / "samples"
+
+    @property
     def trackers(self) -> Path:
         """Folder of what experiment trackers keep."""
         return self.path / "trackers"
@@ -174,7 +179,7 @@ class RunFolder:
             "sample": (self.pairs, pictures / "pairs"),
             "import": (self.pairs, self.left_out, self.importing, pictures / "pairs"),
             "pretrain": (self.policies, self.pretraining.path),
-            "train": (*trained, self.validation, self.trackers, self.exports),
+            "train": (*trained, self.validation, self.samples, self.trackers, self.exports),
             "evaluate": (self.scores, self.parts, self.evaluation, *images),
             "report": (self.report_html, self.report_json, self.aligned / "README.md"),
         }

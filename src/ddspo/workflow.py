@@ -17,6 +17,7 @@ from ddspo.lock import locked
 from ddspo.manifest import Manifest
 from ddspo.pairs.store import PairStore
 from ddspo.progress import Progress
+from ddspo.prompts.reading import read_prompts
 from ddspo.recipe import STAGES, Recipe
 from ddspo.result import Result
 from ddspo.rows import Row, read_json, some_rows
@@ -24,6 +25,7 @@ from ddspo.run_folder import MODELS, RunFolder
 from ddspo.sampling.maker import PairMaker
 from ddspo.stages.degrade import degrade
 from ddspo.stages.evaluate import Evaluate
+from ddspo.stages.final_pictures import FinalPictures
 from ddspo.stages.import_pairs import import_pairs
 from ddspo.stages.pretrain import pretrain
 from ddspo.stages.report import report
@@ -211,7 +213,7 @@ class Workflow:
         return Validator(
             settings=given.validation,
             backbone=base,
-            items=self.found.items["validation"] if given.evaluate else some_rows(self.folder.prompts, LOOKED_AT),
+            items=self._held_out,
             metric=given.evaluate.metric if given.evaluate else None,
             seed=given.seed,
             folder=self.folder.validation,
@@ -223,7 +225,16 @@ class Workflow:
         data, backbone = self._pairs(given.train, states=states), self._backbone()
         with tracked(self.accelerator, given.name, self.folder.trackers, components.plain(given)):
             train(self.folder, backbone, data, self._method, given.train, given.seed, self.accelerator, self.progress)
+        if given.validation.final:
+            self.accelerator.free_memory()
+            how = (self._load, partial(given.adaptation.load, folder=self.folder.aligned), self._held_out, given.seed)
+            alone(lambda: FinalPictures(self.folder, given.validation, *how).draw(self.progress))
         alone(self._write_card)
+
+    @property
+    def _held_out(self) -> list[Row]:
+        """Rows whose prompts are in no list of training."""
+        return self.found.items.get("validation") or read_prompts(self.recipe.validation.prompts, "validation.prompts")
 
     def _evaluate(self) -> None:
         given = self.recipe
@@ -257,8 +268,11 @@ class Workflow:
         Result(self.folder, self.recipe).write_card()
 
     def _backbone(self) -> Backbone:
+        return agree(self._load)
+
+    def _load(self) -> Backbone:
         model = self.recipe.model
-        return agree(lambda: components.backbone_of(model).load(model).to(self.accelerator.device))
+        return components.backbone_of(model).load(model).to(self.accelerator.device)
 
     def _say_too_long(self, backbone: Backbone, rows: list[Row], name: str) -> None:
         cuts = backbone.too_long([row["prompt"] for row in rows])

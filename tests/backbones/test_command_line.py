@@ -28,6 +28,7 @@ def recipe(folder: Path, model: dict[str, object]) -> Path:
         "prompts": str(folder / "prompts.txt"),
         "sample": {"pairs": 4, "steps": 2, "guidance": 2.0, "batch": 2},
         "train": {"steps": 2, "batch": 4, "device_batch": 2},
+        "validation": {"final": 1, "steps": 1},
         "evaluate": {
             "metric": {"geneval": {"detector": "scenes"}},
             "prompts": str(folder / "evaluation.jsonl"),

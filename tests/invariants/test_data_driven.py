@@ -13,7 +13,7 @@ from ddspo.rows import read_rows
 
 LORA = "pytorch_lora_weights.safetensors"
 SETTINGS = [
-    "evaluate=null",
+    *("evaluate=null", "validation.final=0"),
     "sample.pairs=24",
     "sample.batch=8",
     "sample.steps=5",

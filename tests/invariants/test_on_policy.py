@@ -17,7 +17,7 @@ from ddspo.run_folder import RunFolder
 SETTINGS = [
     *("sample.pairs=12", "sample.batch=2", "sample.steps=3", "train.steps=6", "train.batch=4"),
     *("train.device_batch=2", "train.checkpoint_every=2", "train.keep=9", "train.lr=1e-3"),
-    *("on_policy.every=2", "validation.every=0", "evaluate=null", "trackers=[]"),
+    *("on_policy.every=2", "validation.every=0", "validation.final=0", "evaluate=null", "trackers=[]"),
 ]
 
 

@@ -292,6 +292,7 @@ def recipe(folder: Path, model: Path, given: dict[str, Any], **more: Any) -> Pat
         "dataset": given,
         "pretrain": {"train": {"steps": 1, "batch": 2, "device_batch": 2}},
         "train": {"steps": 2, "batch": 2, "device_batch": 2},
+        "validation": {"final": 1, "steps": 1},
         **more,
     }
     path = folder / "recipe.yaml"
@@ -327,7 +328,7 @@ def test_what_is_wrong_is_found_before_any_work(tiny_folder: Path, tmp_path: Pat
         ("dataset.format=pickapic", "dataset.format: no 'pickapic' in preferences: did you mean pick_a_pic?"),
         ("policy_pair=training_free", "TrainingFree reads degraded prompts, and labelled and most imported pairs"),
         ("dataset=null", "prompts: missing: give prompts to make pairs from, or a dataset to import pairs from"),
-        ("validation.every=1", "validation.every: with a dataset its prompts are those of evaluate"),
+        ("validation.prompts=/nowhere", "validation.prompts: no file /nowhere: check the path"),
         ("dataset.narrowest=100", "dataset.narrowest: 100: input should be less than or equal to 16"),
     ):
         with pytest.raises(InputError, match=message) as caught:

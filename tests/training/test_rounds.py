@@ -38,6 +38,7 @@ sample: {pairs: 4, steps: 2, guidance: 1.0, batch: 4}
 adaptation: {lora: {rank: 2}}
 train: {steps: 6, batch: 4, device_batch: 4, lr: 0.001, checkpoint_every: 2, keep: 3}
 on_policy: {every: 2}
+validation: {final: 0}
 trackers: []
 """
 STAGES = ("degrade", "sample", "train")

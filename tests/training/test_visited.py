@@ -286,6 +286,7 @@ prompts: PROMPTS
 sample: {pairs: 4, steps: 3, guidance: 1.0, batch: 4, states: 2}
 draw: {states: visited}
 train: {steps: 2, batch: 4, device_batch: 2}
+validation: {final: 0}
 trackers: []
 """
 

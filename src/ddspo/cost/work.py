@@ -38,7 +38,9 @@ class Work:
     ]
     frozen_forwards: Annotated[int, Doc("forwards of frozen policies in training")]
     policy_forwards: Annotated[int, Doc("forwards of the policy in training; as many backwards")]
-    validation_forwards: Annotated[int, Doc("forwards of the pictures and scores on the way, at most")]
+    validation_forwards: Annotated[
+        int, Doc("forwards of the pictures and scores on the way and of the last ones, at most")
+    ]
     evaluate_forwards: Annotated[int, Doc("forwards of the evaluation, at most")]
     forward_flops: Annotated[int, Doc("floating point operations of one forward")]
     total_flops: Annotated[
@@ -90,10 +92,10 @@ def _imported(dataset: Dataset) -> int:
 
 
 def _validation(settings: Validation, updates: int, backbone: Backbone) -> int:
-    """The base once, then the policy at each validation."""
+    """The base once, then the policy at each validation; and both in the end."""
     rounds = 1 + updates // settings.every if settings.every else 0
-    images = max(settings.pictures, settings.scored)
-    return rounds * images * backbone.evaluations(settings.steps, settings.guidance)
+    images = rounds * max(settings.pictures, settings.scored) + len(MODELS) * settings.final
+    return images * backbone.evaluations(*settings.how(backbone))
 
 
 def _evaluation(settings: Evaluation, backbone: Backbone) -> int:

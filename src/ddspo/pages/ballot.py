@@ -24,21 +24,18 @@ class Comparison:
     """The images of both models, from one prompt and one seed.
 
     Attributes:
+        id: Its name in the files of votes.
         item: Number of the prompt.
         index: Number of the image among those of the prompt.
         images: Where they are, by model, relative to the run folder.
     """
 
+    id: str
     item: int
     index: int
     seed: int
     prompt: str
     images: Mapping[str, str]
-
-    @property
-    def id(self) -> str:
-        """Name of the comparison in the files of votes."""
-        return f"{self.item:05d}_{self.index}"
 
     def model(self, side: str) -> str:
         """Who is shown on a side: always the same, and nothing that the page holds tells."""
@@ -55,31 +52,34 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Ballot:
-    """All comparisons of a run, in the order in which they are shown."""
+    """All comparisons of a run, in the order in which they are shown.
+
+    Attributes:
+        others: Names of what can be voted on otherwise: such votes are kept, and do not count here.
+    """
 
     run: RunFolder
     comparisons: tuple[Comparison, ...]
+    others: frozenset[str] = frozenset()
 
     @classmethod
     def open(cls, path: Path) -> "Ballot":
         """Read what there is to vote on, and check the votes so far.
 
-        Every prompt comes once before any comes again, in a random order: whoever stops early has seen a fair sample.
+        These are the images of the evaluation, or else the pictures of the end of training. Every prompt comes once
+        before any comes again, in a random order: whoever stops early has seen a fair sample.
 
         Raises:
-            InputError: There is no run, it is not evaluated, an image is missing, or a vote is about other images.
+            InputError: There is no run or nothing to vote on in it, an image is missing, or a vote is on other images.
         """
         run = RunFolder(path)
-        if not run.scores.is_file():
-            if run.recipe.is_file():
-                raise InputError(f"{path}: not evaluated yet: run `ddspo evaluate` or `ddspo run`")
-            raise InputError(f"{path}: no run there (no recipe.yaml): give a run folder, for example runs/scenes")
-        pairs = paired([row for row in read_rows(run.scores) if row["split"] == "evaluation"])
-        if not pairs:
-            raise InputError(f"{run.scores}: no image was judged for both models: run `ddspo evaluate --fresh`")
-        found = [_comparison(run, pair) for pair in pairs]
+        every = [_judged(run), _drawn(run)]
+        found = next(filter(None, every), None)
+        if not found:
+            raise InputError(f"{path}: {_nothing(run)}")
+        _check_images(run, found)
         found.sort(key=lambda one: (one.index, randomness.stable_seed(one.seed, one.id, "order")))
-        ballot = cls(run, tuple(found))
+        ballot = cls(run, tuple(found), frozenset(one.id for each in every if each is not found for one in each))
         ballot.verdicts()
         return ballot
 
@@ -90,14 +90,14 @@ class Ballot:
             InputError: A row is not a vote on this run's images.
         """
         known, votes = {one.id: one for one in self.comparisons}, []
-        for path, of in ((self.run.votes, MODELS), (self.run.ties, (TIE,))):
+        for path, of in zip(self._files, (MODELS, (TIE,)), strict=True):
             for number, row in enumerate(_rows(path), start=1):
-                one = known.get(str(row.get("id")))
+                name, one = row.get("id"), known.get(str(row.get("id")))
                 cast = [verdict for verdict in of if one and one.row(verdict).items() <= row.items()]
-                if not (one and cast and type(row.get("number")) is int):
+                if not (type(row.get("number")) is int and (cast or str(name) in self.others)):
                     where = f"{path}:{number}"
                     raise InputError(f"{where}: no vote on this run's images: move the file away to begin anew")
-                votes.append((row["number"], one.id, cast[0]))
+                votes += [(row["number"], str(name), each) for each in cast]
         return {each: verdict for _, each, verdict in sorted(votes, key=itemgetter(0))}
 
     def state(self) -> Row:
@@ -114,14 +114,16 @@ class Ballot:
         one = self.comparisons[place]
         verdict = TIE if choice == TIE else one.model(choice)
         path = self.run.ties if verdict == TIE else self.run.votes
-        write_rows(path, [*_rows(path), one.row(verdict) | {"number": self._last() + 1}])
+        last = max((row["number"] for each in self._files for row in _rows(each)), default=0)
+        write_rows(path, [*_rows(path), one.row(verdict) | {"number": last + 1}])
         return True
 
     def undo(self) -> None:
         """Take the last vote back, if there is one, and any earlier one on the same images."""
         self.verdicts()
-        last = self._last()
-        of = {row["id"] for path in self._files for row in _rows(path) if row["number"] == last}
+        mine = [row for path in self._files for row in _rows(path) if row["id"] not in self.others]
+        last = max((row["number"] for row in mine), default=0)
+        of = {row["id"] for row in mine if row["number"] == last}
         for path in self._files:
             rows = _rows(path)
             kept = [row for row in rows if row["id"] not in of]
@@ -131,10 +133,6 @@ class Ballot:
     @property
     def _files(self) -> tuple[Path, Path]:
         return self.run.votes, self.run.ties
-
-    def _last(self) -> int:
-        """Number of the last vote of either kind."""
-        return max((row["number"] for path in self._files for row in _rows(path)), default=0)
 
     def image(self, place: int, side: str) -> Path:
         """The picture on a side of a comparison."""
@@ -162,14 +160,57 @@ class Ballot:
         ]
 
 
-def _comparison(run: RunFolder, pair: Mapping[str, Row]) -> Comparison:
-    images = {model: pair[model]["image"] for model in MODELS}
-    for image in images.values():
-        path = (run.path / image).resolve()
-        if not (path.is_relative_to(run.images.resolve()) and path.is_file()):
-            raise InputError(f"{run.scores}: no image {image} in {run.images}: run `ddspo evaluate --fresh`")
-    row = pair["base"]
-    return Comparison(row["item"], row["index"], row["seed"], row["prompt"], images)
+def _judged(run: RunFolder) -> list[Comparison]:
+    """What the evaluation compares, if it is finished."""
+    rows = [row for row in _rows(run.scores) if row.get("split") == "evaluation"]
+    try:
+        found = [
+            Comparison(
+                f"{row['item']:05d}_{row['index']}",
+                *(row["item"], row["index"], row["seed"], row["prompt"]),
+                {model: pair[model]["image"] for model in MODELS},
+            )
+            for pair in paired(rows)
+            for row in [pair["base"]]
+        ]
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{run.scores}: damaged: run `ddspo evaluate --fresh`") from None
+    if run.scores.exists() and not found:
+        raise InputError(f"{run.scores}: no image was judged for both models: run `ddspo evaluate --fresh`")
+    return found
+
+
+def _drawn(run: RunFolder) -> list[Comparison]:
+    """The pictures of the end of training, if there are any."""
+    try:
+        found = [
+            Comparison(
+                f"end_{row['item']:05d}",
+                *(row["item"], 0, row["seed"], row["prompt"]),
+                {model: row[model] for model in MODELS},
+            )
+            for row in _rows(run.samples / "samples.jsonl")
+        ]
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{run.samples / 'samples.jsonl'}: damaged: delete it and run `ddspo train`") from None
+    return found
+
+
+def _check_images(run: RunFolder, found: list[Comparison]) -> None:
+    folders = run.images.resolve(), run.samples.resolve()
+    for image in (image for one in found for image in one.images.values()):
+        path = (run.path / str(image)).resolve()
+        if not (any(map(path.is_relative_to, folders)) and path.is_file()):
+            raise InputError(f"{run.path}: no image {image}: `ddspo run` with the recipe makes it again")
+
+
+def _nothing(run: RunFolder) -> str:
+    if not run.recipe.is_file():
+        return "no run there (no recipe.yaml): give a run folder, for example runs/scenes"
+    return (
+        "no pictures of base and aligned yet: `ddspo train` draws some in the end, unless validation.final is 0, and "
+        "`ddspo evaluate` does where the recipe says how to evaluate"
+    )
 
 
 def _rows(path: Path) -> list[Row]:

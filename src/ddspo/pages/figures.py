@@ -12,6 +12,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -34,7 +35,7 @@ STYLE: dict[Any, Any] = {
     "legend.labelcolor": INK,
 }
 POINTS = 200
-SMALL, THUMBNAIL = 64, 256
+SMALL = 64
 
 
 class Panel(NamedTuple):
@@ -62,8 +63,18 @@ def guidance(curves: Mapping[str, Mapping[str, float]], scales: Mapping[str, flo
             axes.plot(list(points), list(points.values()), "o-", color=colour, label=model, markersize=4)
             if scales.get(model) in points:
                 axes.plot(scales[model], points[scales[model]], "o", color=colour, fillstyle="none", markersize=11)
-        axes.legend()
+        _ticks(axes, sorted({float(scale) for each in curves.values() for scale in each}))
+        _legend(axes)
         return _svg(figure)
+
+
+def _ticks(axes: Axes, tried: Sequence[float]) -> None:
+    """A tick at each scale that was tried, and a number where it has room beside the one before."""
+    room, numbers, last = (tried[-1] - tried[0]) / 16, [], -np.inf
+    for scale in tried:
+        numbers.append(f"{scale:g}" if scale - last >= room else "")
+        last = scale if numbers[-1] else last
+    axes.set_xticks(tried, numbers)
 
 
 def training(log: Sequence[Mapping[str, Any]]) -> list[Panel]:
@@ -76,14 +87,15 @@ def pretraining(log: Sequence[Mapping[str, Any]]) -> list[Panel]:
     return _panels(log, PRETRAINING)
 
 
-def embed(path: Path) -> Picture | None:
-    """An image up to 64 pixels a side as it is, a larger one as a thumbnail; None where there is no such file."""
-    if not path.is_file():
+def embed(path: Path, side: int) -> Picture | None:
+    """An image up to 64 pixels a side as it is, a larger one at most `side`; None where there is none to be read."""
+    try:
+        with Image.open(path) as image:
+            small = max(image.size) <= SMALL
+            copy = image.convert("RGB")
+    except OSError:  # a page without one picture says so, and is better than no page
         return None
-    with Image.open(path) as image:
-        small = max(image.size) <= SMALL
-        copy = image.convert("RGB")
-    copy.thumbnail((THUMBNAIL, THUMBNAIL))
+    copy.thumbnail((side, side))
     buffer = io.BytesIO()
     copy.save(buffer, format="PNG" if small else "JPEG", quality=85)
     kind = "png" if small else "jpeg"
@@ -112,8 +124,15 @@ def _panels(log: Sequence[Mapping[str, Any]], panels: Sequence[tuple[str, str, D
 def _panel(draw: Draw, columns: Columns) -> Markup:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(3.6, 2.1), layout="constrained")
-        draw(figure.add_subplot(xlabel="update"), columns)
+        axes = figure.add_subplot(xlabel="update")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+        draw(axes, columns)
         return _svg(figure)
+
+
+def _legend(axes: Axes) -> None:
+    """Above the curves, where it can hide none."""
+    axes.legend(fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1), borderaxespad=0)
 
 
 def _loss(axes: Axes, log: Columns) -> None:
@@ -139,7 +158,9 @@ def _displacement(axes: Axes, log: Columns) -> None:
     axes.plot(log["step"], log["win_displacement"], ":", color=ALIGNED, label="winner")
     axes.plot(log["step"], log["lose_displacement"], color=ALIGNED, label="loser")
     axes.set_yscale("symlog", linthresh=max(float(np.nanmean(log["gap"])) / 100, 1e-12))
-    axes.legend(fontsize=8)
+    few: Any = axes.yaxis.get_major_locator()
+    few.set_params(numticks=5)
+    _legend(axes)
 
 
 def _cosine(axes: Axes, log: Columns) -> None:
@@ -155,7 +176,7 @@ def _gradient(axes: Axes, log: Columns) -> None:
 def _both(axes: Axes, log: Columns, suffix: str) -> None:
     axes.plot(log["step"], log[f"winner_{suffix}"], color=ALIGNED, label="winner")
     axes.plot(log["step"], log[f"loser_{suffix}"], "--", color=BASE, label="loser")
-    axes.legend(fontsize=8)
+    _legend(axes)
 
 
 PANELS: tuple[tuple[str, str, Draw, tuple[str, ...]], ...] = (

@@ -43,13 +43,16 @@ def page(run: RunFolder, result: Row, judged: Judged | None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.globals["picture"] = lambda path: figures.embed(run.path / path) if path else None
+    templates.globals["picture"] = lambda path, side: figures.embed(run.path / path, side) if path else None
     templates.filters["plural"] = lambda number, noun: f"{number} {noun}{'' if number == 1 else 's'}"
     log, pretraining = _rows(run.log), _rows(run.pretraining.log)
+    drawn = _rows(run.samples / "samples.jsonl")
     return templates.get_template("report.html.j2").render(
         result,
         **_evaluation(result, judged),
         models=MODELS,
+        drawn_rows=drawn[:SHOWN],
+        drawn_count=len(drawn),
         images=IMAGES,
         updates=len(log),
         training=figures.training(log) if log else [],

@@ -31,19 +31,33 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Validation:
-    """Pictures, and a score, of the policy while it is trained; nothing it learns depends on them."""
+    """Pictures, and a score, of the policy while and when it was trained; nothing it learns depends on them."""
 
     every: Annotated[int, Ge(0), Doc("updates from one to the next; 0 for none")] = 0
-    pictures: Annotated[int, Gt(0), Doc("prompts in the grid, spread over evaluate.validation, or over prompts")] = 6
+    pictures: Annotated[int, Gt(0), Doc("prompts in the grid, spread over those that are held out")] = 6
     scored: Annotated[
         int, Ge(0), Doc("prompts of evaluate.validation that evaluate.metric judges, one image each; 0 for no score")
     ] = 0
-    guidance: Annotated[float, Ge(1), Le(100), Doc("classifier-free guidance scale; 1 is none")] = 7.5
-    steps: Annotated[int, Gt(0), Le(1000), Doc("sampler steps")] = 25
-    batch: Annotated[int, Gt(0), Doc("images generated at once")] = 16
+    final: Annotated[
+        int, Ge(0), Le(10_000), Doc("held-out prompts of which base and aligned draw a picture in the end; 0: none")
+    ] = 16
+    prompts: Annotated[
+        str, Doc("what is held out where the recipe has no evaluate.validation: a list, as prompts.path")
+    ] = "package://ddspo.prompts/held_out.txt"
+    guidance: Annotated[
+        Annotated[float, Ge(1), Le(100)] | None,
+        Doc("classifier-free guidance scale, 1 for none; null: as usual for the model"),
+    ] = None
+    steps: Annotated[Annotated[int, Gt(0), Le(1000)] | None, Doc("sampler steps; null: as usual for the model")] = None
+    batch: Annotated[int, Gt(0), Doc("images generated at once")] = 8
     save: Annotated[
         Literal["last", "best"], Doc("weights that become aligned/: of the last update, or of the best score")
     ] = "last"
+
+    def how(self, backbone: Backbone) -> tuple[int, float]:
+        """Steps and guidance for a model."""
+        steps, guidance = backbone.usual
+        return self.steps or steps, self.guidance or guidance
 
     def check(self, steps: int) -> None:
         """Refuse to save the best of none.
@@ -114,7 +128,7 @@ class Validator:
                 part = self.items[first : first + self.settings.batch]
                 seeds = [randomness.stable_seed(self.seed, item["id"], "validation") for item in part]
                 prompts = [item["prompt"] for item in part]
-                latents = self.backbone.generate(prompts, seeds, self.settings.steps, self.settings.guidance)
+                latents = self.backbone.generate(prompts, seeds, *self.settings.how(self.backbone))
                 images += self.backbone.decode(latents)
         return images
 
