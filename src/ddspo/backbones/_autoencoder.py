@@ -60,7 +60,7 @@ class Autoencoder:
         code = latents.to(self.vae.device) / self.vae.config.scaling_factor * std + mean
         decoded = self.vae.decode(code.to(self.vae.dtype), return_dict=False)[0]
         images = self.processor.postprocess(decoded, output_type="np")
-        return list((images * 255).round().astype(np.uint8))
+        return list((np.nan_to_num(images) * 255).round().astype(np.uint8))  # what is no number is black
 
     def _codes(self, images: Sequence[np.ndarray]) -> Iterator[Tensor]:
         """The code of as many images as fit at once, and of the next."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -99,3 +100,16 @@ def deep(named: Mapping[str, Tensor]) -> State:
         index, name = key.split(".")
         state.setdefault(int(index), {})[name] = value
     return state
+
+
+def as_tensors(numbers: Mapping[str, float]) -> dict[str, Tensor]:
+    """The state of a gradient scaler, which is numbers, as a file can hold it."""
+    return {name: torch.tensor(value, dtype=torch.float64) for name, value in numbers.items()}
+
+
+def as_numbers(tensors: Mapping[str, Tensor]) -> dict[str, float | int]:
+    """Undo `as_tensors`; what counts is whole."""
+    found = {name: value.item() for name, value in tensors.items()}
+    return {
+        name: int(value) if name in ("growth_interval", "_growth_tracker") else value for name, value in found.items()
+    }

@@ -1,5 +1,6 @@
 """The only training loop: accumulate, clip, update, log, checkpoint; resumes where it was interrupted."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from ddspo.progress import Progress
 from ddspo.run_folder import RunFolder
 from ddspo.training.average import Average
 from ddspo.training.batches import mean_over
-from ddspo.training.checkpoints import Checkpoints, deep, flat
+from ddspo.training.checkpoints import Checkpoints, as_numbers, as_tensors, deep, flat
 from ddspo.training.guards import best, fault
 from ddspo.training.log import Log
 from ddspo.training.optimisation import Optimisation, check_batch
@@ -97,13 +98,14 @@ class Fit:
         parameters = [parameter for group in self.groups.values() for parameter in group]
         optimizer = torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
         *self.trained.networks, self.optimizer = self.accelerator.prepare(*self.trained.networks, optimizer)
-        self.schedule = self._schedule(done=0)
+        self.done = 0  # updates that were made, and not skipped
+        self.schedule = self._schedule(self.done)
         self.average = Average(parameters, settings.average) if settings.average else None
         self.checkpoints = Checkpoints(self.folder.checkpoints, settings.keep)
         self.log = Log(self.folder.log, writes=self.accelerator.is_main_process)
 
     def run(self, progress: Progress) -> None:
-        """Train from the newest checkpoint, or from the start, to the last update.
+        """Train from the newest checkpoint, or from the start, to the last update, and look at what that left.
 
         Raises:
             Stopped: A guard stopped it.
@@ -119,6 +121,7 @@ class Fit:
                 advance(1, f"loss {row['loss']:.4f}")
                 if step % self.settings.checkpoint_every == 0 or step in (last, best(self.log.rows)):
                     alone(partial(self._checkpoint, step))
+        self._look_again(last)
 
     def return_to_best(self) -> dict[str, float]:
         """Put back the weights, and their average, of the best validation score, and give its row of the log.
@@ -151,11 +154,21 @@ class Fit:
                 self.optimizer.step()
                 self.optimizer.zero_grad()
         lr = float(self.schedule.get_last_lr()[0])
-        self.schedule.step()
-        self.trained.updated(step + 1)
-        if self.average:
-            self.average.follow()
-        return self._row(step, {"loss": torch.stack(losses).mean()} | mean_over(logs)) | {"lr": lr} | norms
+        row = self._row(step, {"loss": torch.stack(losses).mean()} | mean_over(logs)) | {"lr": lr} | norms
+        return row | self._follow()
+
+    def _follow(self) -> dict[str, float]:
+        """Whatever goes on with an update, where there was one: a gradient scaler skips those that overflow."""
+        scaled, skipped = self.accelerator.scaler is not None, bool(self.optimizer.step_was_skipped)
+        if not skipped:
+            self.done += 1
+            with warnings.catch_warnings():  # Accelerate lends the optimizer another step where it scales
+                warnings.filterwarnings("ignore", r"Seems like `optimizer\.step\(\)` has been overridden")
+                self.schedule.step()
+            self.trained.updated(self.done)
+            if self.average:
+                self.average.follow()
+        return {"skipped": float(skipped)} if scaled else {}
 
     def _loss(self, view: View) -> Loss:
         with self.accelerator.autocast():
@@ -187,6 +200,13 @@ class Fit:
             return {}
         with self.averaged():
             return self.validator(step)
+
+    @torch.no_grad()
+    def _look_again(self, last: int) -> None:
+        """What an update did shows in the next loss: for the last, in one of its own batch, before it is saved."""
+        view = next(self._micro_batches(last - 1))
+        loss = self._loss(view)
+        self._watch(self._row(last, {"loss": loss.value} | loss.log))
 
     def _watch(self, row: dict[str, float]) -> None:
         """Stop on a fault; a checkpoint of the very weights that showed it is no good one."""
@@ -222,13 +242,15 @@ class Fit:
         """Write everything that a resumed run needs, and drop the oldest."""
         parts = {"weights": self.trained.weights(), "optimizer": flat(self.optimizer.state_dict()["state"])}
         parts |= {"average": self.average.state()} if self.average else {}
+        parts |= {"scaler": as_tensors(self.accelerator.scaler.state_dict())} if self.accelerator.scaler else {}
         self.checkpoints.write(step, parts, self.log.text)
         self.checkpoints.prune(best(self.log.rows))
 
     def _restore(self, step: int) -> None:
         self.trained.restore(self.checkpoints.read(step, "weights"))
+        self.done = step - sum(int(row.get("skipped", 0)) for row in self.log.rows if row["step"] <= step)
         if self.average:
-            self.average.restore(self.checkpoints.read(step, "average"), step)
+            self.average.restore(self.checkpoints.read(step, "average"), self.done)
 
     def _resume(self, progress: Progress) -> int:
         """Load the newest whole checkpoint and its log, and say how many updates it holds."""
@@ -236,12 +258,14 @@ class Fit:
             for line in self.checkpoints.drop_damaged():
                 progress.say(f"{self.name}: {line}")
         step = max(self.checkpoints.steps(), default=0)
+        with self.accelerator.main_process_first():
+            self.log.go_on(self.checkpoints.log(step) if step else None)
         if step:
             self._restore(step)
             state = self.optimizer.state_dict()
             self.optimizer.load_state_dict(state | {"state": deep(self.checkpoints.read(step, "optimizer"))})
-            self.schedule = self._schedule(done=step)
-        with self.accelerator.main_process_first():
-            self.log.go_on(self.checkpoints.log(step) if step else None)
+            self.schedule = self._schedule(self.done)
+            if self.accelerator.scaler:
+                self.accelerator.scaler.load_state_dict(as_numbers(self.checkpoints.read(step, "scaler")))
         self.accelerator.wait_for_everyone()
         return step
