@@ -264,7 +264,9 @@ model: {path: MODEL, backbone: sd}
 prompts: PROMPTS
 sample: {pairs: 4, steps: 1, guidance: 1.0, batch: 4}
 objective: {logistic: {beta: 3000}}
-train: {steps: 12, batch: 4, device_batch: 4, lr: 100.0, warmup: 12, checkpoint_every: 1, guards: {displacement: .inf, loss: 100}}
+train:
+  {steps: 12, batch: 4, device_batch: 4, lr: 100.0, warmup: 12, checkpoint_every: 1,
+   guards: {displacement: .inf, loss: 100}}
 validation: {every: 2, pictures: 2, guidance: 1.0, steps: 1, final: 0}
 """
 
