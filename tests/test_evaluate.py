@@ -146,7 +146,7 @@ model: {path: MODEL, resolution: 32}
 prompts: FOLDER/prompts.txt
 sample: {pairs: 2, steps: 1, batch: 2}
 adaptation: {lora: {rank: 2, alpha: 8}}
-train: {steps: 3, batch: 2, device_batch: 2, lr: 0.02}
+train: {steps: 3, batch: 2, device_batch: 2, lr: 0.03, guards: {displacement: .inf}}
 validation: {final: 0}
 trackers: []
 evaluate:

@@ -7,7 +7,7 @@ import torch
 
 from ddspo.maths.pair import Pair
 from ddspo.maths.reward import margin
-from ddspo.objectives.base import Displacements, health
+from ddspo.objectives.base import Displacements, displacements, health
 from ddspo.objectives.logistic import Logistic
 from ddspo.policy_pairs.base import Supervision
 
@@ -63,27 +63,39 @@ def test_weight_scales_each_pair() -> None:
     assert Logistic()(Pair(win, lose), supervision, 3 * weight).value.item() == pytest.approx(3 * math.log(2))
 
 
+def test_a_pair_has_its_own_weight() -> None:
+    """Where u differs: the mean of omega times each pair's own loss, not a mean of omega times a mean of losses."""
+    win, lose, target, goal, p_win, p_lose = tensors(6)
+    supervision, policy = Supervision(Pair(win, lose), Pair(target, goal)), Pair(p_win, p_lose)
+    weight = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)
+    move = displacements(policy, supervision)
+    losses = [math.log1p(math.exp(-float(u))) for u in margin(move.d, move.a, 0.5)]
+    assert max(losses) - min(losses) > 0.2
+    found = Logistic(beta=0.5)(policy, supervision, weight).value.item()
+    assert found == pytest.approx((losses[1] + 2 * losses[2]) / 3, rel=1e-12)
+
+
 def test_half_precision_predictions_are_subtracted_in_float32() -> None:
-    """1 + 2^-7 and 1 in bfloat16 differ by 2^-7; squared, a mean of 2^-14 is kept."""
+    """1 + 2^-7 and 2^-9 are numbers of bfloat16, and their difference 515 / 512 is none; squared, it is kept."""
     one = torch.ones(1, 4, dtype=torch.bfloat16)
-    policy = Pair(one + 2**-7, one + 2**-7)
-    loss = Logistic(beta=1.0)(policy, Supervision(Pair(one, one), Pair(one, one)), torch.ones(1))
-    assert loss.log["win_displacement"].item() == 2**-14
+    policy, reference = Pair(one + 2**-7, one + 2**-7), Pair(2**-9 * one, 2**-9 * one)
+    loss = Logistic(beta=1.0)(policy, Supervision(reference, reference), torch.ones(1))
+    assert loss.log["win_displacement"].item() == 515**2 / 512**2
     assert loss.value.dtype == torch.float32
 
 
 def test_health_by_hand() -> None:
-    """Three pairs of one element, beta 2: u = 2 d a - d^2 on winners minus the same on losers.
+    """Four pairs of one element, beta 2: u = 2 d a - d^2 on winners minus the same on losers.
 
-    d_win = 0 throughout; (d_lose, a_lose) = (1, -1), (0, -1), (-1, -1): R_lose = -3, 0, 1, so u = 3, 0, -1.
-    Accuracy (1 + 1/2 + 0) / 3 = 1/2; cosines with -a_lose 1, 0, -1; |d_lose|^2 = 1, 0, 1.
+    d_win = 0 throughout; (d_lose, a_lose) = (1, -1), (0, -1), (-1, -1), (2, -1): R_lose = -3, 0, 1, -8, so u = 3, 0,
+    -1, 8. Accuracy (1 + 1/2 + 0 + 1) / 4 = 5/8; cosines with -a_lose 1, 0, -1, 1; |d_lose|^2 = 1, 0, 1, 4.
     """
-    zero = torch.zeros(3, 1)
-    d, a = torch.tensor([[1.0], [0.0], [-1.0]]), -torch.ones(3, 1)
+    zero = torch.zeros(4, 1)
+    d, a = torch.tensor([[1.0], [0.0], [-1.0], [2.0]]), -torch.ones(4, 1)
     log = health(Displacements(Pair(zero, d), Pair(zero, a)), beta=2.0)
-    assert log["u_mean"].item() == pytest.approx(2 / 3)
-    assert log["u_square"].item() == pytest.approx(10 / 3)
-    assert log["accuracy"].item() == pytest.approx(1 / 2)
-    assert log["cosine"].item() == pytest.approx(0)
-    assert log["lose_displacement"].item() == pytest.approx(2 / 3)
+    assert log["u_mean"].item() == pytest.approx(5 / 2)
+    assert log["u_square"].item() == pytest.approx(74 / 4)
+    assert log["accuracy"].item() == pytest.approx(5 / 8)
+    assert log["cosine"].item() == pytest.approx(1 / 4)
+    assert log["lose_displacement"].item() == pytest.approx(6 / 4)
     assert log["gap"].item() == 1

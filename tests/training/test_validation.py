@@ -1,5 +1,6 @@
 """What the scores on the way are scores of: the base beside the policy, and the weights that would be saved."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,6 +20,7 @@ from ddspo.progress import Progress
 from ddspo.rows import read_rows
 from ddspo.run_folder import RunFolder
 from ddspo.stages.train import train
+from ddspo.training.guards import Guards
 from ddspo.training.policies import Policies
 from ddspo.training.validation import Validation, Validator
 
@@ -59,7 +61,7 @@ def score(images: Sequence[np.ndarray]) -> float:
 def looked(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, Brightness]:
     """A run with an average that lies far from its weights, looked at after updates 3 and 6."""
     run, metric, backbone = RunFolder(tmp_path_factory.mktemp("looked")), Brightness(), SD.tiny()
-    settings = replace(SETTINGS, lr=0.1, average=0.9)
+    settings = replace(SETTINGS, lr=0.1, average=0.9, guards=Guards(displacement=math.inf))
     method = replace(
         METHOD,
         adaptation=LoRA(rank=2, alpha=8),
