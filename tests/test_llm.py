@@ -1,7 +1,9 @@
 """The degradation by a language model: what an answer is worth, and a small model of real classes on this machine."""
 
+import gc
 import json
 import shutil
+import weakref
 from pathlib import Path
 
 import pytest
@@ -243,3 +245,13 @@ def test_a_damaged_file_of_answers(tmp_path: Path) -> None:
         answers(tmp_path / "a.sqlite"),
     ):
         pass
+
+
+def test_who_is_finished_holds_no_model(parrot: Path, tmp_path: Path) -> None:
+    degradation = LLM(model=str(parrot), cache=str(tmp_path / "answers.sqlite"), max_tokens=8, retries=0)
+    degradation(PROMPTS[:1], [0])
+    network = weakref.ref(vars(degradation)["_engine"]._network)
+    assert network() is not None
+    degradation.finish()
+    gc.collect()
+    assert network() is None

@@ -148,9 +148,23 @@ def test_good_answers(server: StandIn, llm: Callable[..., LLM]) -> None:
     assert texts(found) == [[f"{prompt} {seeds[prompt]}", "cats"] for prompt in PROMPTS]
     assert {each.kind for variants in found for each in variants} == {"llm:aesthetic"}
     assert degradation.finish() == "llm: 12 answers: 12 usable"
-    assert llm(instructions="aesthetic", endpoint="http://127.0.0.1:9/v1")(PROMPTS, SEEDS) == found, "no request"
     assert llm(instructions="aesthetic")(PROMPTS[::-1], SEEDS[::-1]) == found[::-1]
     assert len(server.asked) == 12
+
+
+def test_answers_are_those_of_one_model(server: StandIn, llm: Callable[..., LLM]) -> None:
+    """A name may come to mean another model: what the server says of it counts, or else where it is."""
+    moved = server.url.replace("127.0.0.1", "localhost")
+    named = [{"id": "stand-in", "root": "org/one", "created": 1}, {"id": "stand-in", "root": "org/two"}]
+    for model, asked in ((named[0], 1), (named[0] | {"created": 2}, 1), (named[1], 2), ({"id": "stand-in"}, 3)):
+        server.models = (200, {"data": [model]}, {})
+        llm()(PROMPTS[:1], SEEDS[:1])
+        assert len(server.asked) == asked
+    llm(endpoint=moved)(PROMPTS[:1], SEEDS[:1])
+    assert len(server.asked) == 4, "a server that tells nothing is another one elsewhere"
+    server.models = (200, {"data": named[:1]}, {})
+    llm(endpoint=moved)(PROMPTS[:1], SEEDS[:1])
+    assert len(server.asked) == 4, "one that does may move"
 
 
 BAD = {

@@ -203,7 +203,12 @@ def test_a_vocabulary_is_kept_to(tmp_path: Path) -> None:
     path = tmp_path / "prompts.txt"
     path.write_text("a cat\na big blue dog\nthree horses\n")
     words = set(path.read_text().split()) | {"two", "red", "pigs", "left", "of", "a", "sheep"}
-    (variants,) = Skills(vocabulary=str(path), variants=100)(["two red pigs left of a sheep"], [0])
+    skills = Skills(vocabulary=str(path), variants=100)
+    options = set(vars(skills))
+    (variants,) = skills(["two red pigs left of a sheep"], [0])
+    assert set(vars(skills)) > options
+    skills.finish()
+    assert set(vars(skills)) == options, "what was read is let go"
     assert {word for text, _ in variants for word in text.split()} <= words | {"and"}
     assert "swap_colour" in {kind for _, kind in variants}
     with pytest.raises(InputError, match=r"degradation\.skills\.vocabulary: no file"):

@@ -1,12 +1,14 @@
 """Answers from a server that speaks OpenAI's chat completions: vLLM, Ollama, llama.cpp, or a hosted one."""
 
+import json
 import os
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -19,6 +21,11 @@ from ddspo.errors import InputError, quoted
 TRIES = 6
 LONGEST_PAUSE = 60.0
 """Seconds between two tries, at most."""
+TELLING = ("root", "parent", "meta")
+"""What servers say of a model beside its name: vLLM where it was read from, llama.cpp its sizes.
+
+Not `created`, which some of them make up for every answer.
+"""
 HOPELESS = 16
 """Refused requests without a single answer, after which the settings are to blame and not the prompts."""
 
@@ -89,11 +96,24 @@ class Endpoint(Engine):
 
     @property
     def identity(self) -> str:
-        """The model's name; the address may change, and the answers stay."""
-        return f"endpoint {self.model}"
+        """The model's name, and what the server says that it is; where it says nothing, the server's address."""
+        rows = [row for row in self._listed if self._is(row)]
+        told = {key: row[key] for row in rows[:1] for key in TELLING if row.get(key)}
+        return f"endpoint {self.model}: {json.dumps(told, sort_keys=True) if told else self.url}"
 
     def check(self) -> None:
         """It is there, takes the key, and has the model, if it tells."""
+        if self._listed and not any(map(self._is, self._listed)):
+            names = [str(row["id"]) for row in self._listed]
+            known = ", ".join(names[:8]) + ", ..." * (len(names) > 8)
+            raise InputError(f"degradation.llm.model {self.model}: {self.url} has none of that name: one of {known}")
+
+    def _is(self, row: Mapping[str, Any]) -> bool:
+        return str(row["id"]) in (self.model, f"{self.model}:latest")
+
+    @cached_property
+    def _listed(self) -> list[Mapping[str, Any]]:
+        """The models that the server lists; not every one does, and some list none."""
         try:
             with self._client() as client:
                 response = client.get("models")
@@ -102,12 +122,9 @@ class Endpoint(Engine):
         if response.status_code in (401, 403) or response.is_server_error:
             raise self._unusable(response)
         try:
-            names = [str(row["id"]) for row in response.json()["data"]]
+            return [dict(row) for row in response.json()["data"] if row["id"]]
         except (ValueError, KeyError, TypeError):
-            return  # not every server lists its models, and some list none
-        if names and self.model not in names and f"{self.model}:latest" not in names:
-            known = ", ".join(names[:8]) + ", ..." * (len(names) > 8)
-            raise InputError(f"degradation.llm.model {self.model}: {self.url} has none of that name: one of {known}")
+            return []
 
     def replies(self, asks: Sequence[Ask]) -> Iterator[Reply]:
         """Many at a time; where the server keeps no promise on seeds, only the kept answers make a run repeatable."""

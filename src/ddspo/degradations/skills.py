@@ -56,6 +56,12 @@ class Skills(Degradation):
         """
         return [self._variants(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
 
+    def finish(self) -> str:
+        """Let go of the rates and of the vocabulary."""
+        for read in ("_rates", "_words"):
+            vars(self).pop(read, None)
+        return ""
+
     def _variants(self, prompt: str, seed: int) -> list[Degraded]:
         rng = np.random.default_rng(seed)
         found = [edit for edit in edits(prompt, rng, self._words) if edit.operation in self.operations]
