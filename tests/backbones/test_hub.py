@@ -1,5 +1,6 @@
 """The hub is asked once; what it says is told in one line, and without it what is kept here counts."""
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNot
 from ddspo.backbones import _hub
 from ddspo.backbones._hub import fetched, snapshot
 from ddspo.backbones.base import Model
+from ddspo.backbones.sd import SD
 from ddspo.errors import InputError
 from ddspo.model_card import licence
 
@@ -107,6 +109,32 @@ def test_a_name_that_is_none(hub: Hub) -> None:
     hub.fault = ValueError("Repo id must use alphanumeric chars")
     with pytest.raises(InputError, match=r"did not answer for it .Repo id must use alphanumeric chars"):
         snapshot("some body/x", None)
+
+
+def test_weights_are_those_of_the_commit(hub: Hub, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The configuration is looked at first, without them; then they are fetched, and no pickles."""
+    for path in tiny_folder.rglob("*.json"):
+        shutil.copytree(path.parent, hub.folder / path.parent.relative_to(tiny_folder), dirs_exist_ok=True)
+    for path in hub.folder.rglob("*.safetensors"):
+        path.unlink()
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(_hub, "snapshot_download", lambda *_, **__: str(hub.folder))
+    monkeypatch.setattr(
+        SD.pipeline_class, "download", lambda name, **options: asked.append({"name": name} | options) or tiny_folder
+    )
+    SD.check(Model(NAME))
+    assert asked == []
+    assert SD.load(Model(NAME, revision="v1")).latent_shape == (4, 8, 8)
+    assert asked[0] | {"name": NAME, "revision": COMMIT, "variant": None, "use_safetensors": True} == asked[0]
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise OSError("Could not find the necessary `safetensors` weights in {'unet/x.bin'} (variant=None)")
+
+    monkeypatch.setattr(SD.pipeline_class, "download", fails)
+    with pytest.raises(
+        InputError, match=f"^model.path {NAME}: not fetched: Could not find the necessary `safetensors`"
+    ):
+        SD.load(Model(NAME))
 
 
 def test_one_more_file(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """A model that is not whole, or not what it says, is refused in one line that names the part, before or at loading."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
 from ddspo import components
+from ddspo.backbones._loading import _finite
 from ddspo.backbones._model import LARGEST
 from ddspo.backbones._outline import outline
 from ddspo.backbones.base import Backbone, Model
@@ -83,10 +85,27 @@ def test_weights_that_are_not_finite_are_named(folder: Path, name: str, value: f
     assert " is not finite: its files are damaged" in message
 
 
-def test_large_weights_are_finite(folder: Path) -> None:
-    """Their sum is not, in the precision that adds them."""
-    change(folder / UNET, lambda weights: {key: torch.full_like(value, 3e38) for key, value in weights.items()})
-    assert torch.isfinite(next(SD.load(Model(str(folder))).denoiser.parameters())).all()
+def test_weights_that_half_precision_cannot_hold(folder: Path) -> None:
+    change(folder / UNET, lambda weights: weights | {"conv_in.bias": torch.full((16,), 1e5)})
+    message = refused(folder, Model(str(folder), dtype="fp16"))
+    assert (
+        message
+        == "unet: conv_in.bias is not finite: its files are damaged or fp16 cannot hold them (model.dtype=bf16)"
+    )
+    SD.load(Model(str(folder), dtype="bf16"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_what_is_finite(dtype: torch.dtype) -> None:
+    """The largest numbers, whose sum is not, are; one number that is none among many is found wherever it is."""
+    whole = torch.full((3, 1001), torch.finfo(dtype).max, dtype=dtype)
+    assert _finite(whole)
+    assert _finite(whole[:0])
+    for value in (math.nan, math.inf, -math.inf):
+        for place in (0, 500, 1000):
+            broken = whole.clone()
+            broken[1, place] = value
+            assert not _finite(broken)
 
 
 @pytest.mark.parametrize("name", WEIGHTS)
@@ -141,6 +160,24 @@ def test_weights_in_several_files(tiny_folder: Path, folder: Path, name: str, pa
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
     (folder / name).with_name(f"{part}-00002-of-00002.safetensors").unlink()
     assert refused(folder).startswith(f"{name.split('/')[0]} not loaded: ")
+
+
+@pytest.mark.parametrize(
+    "also",
+    [{"encoder.embed_tokens.weight": "shared.weight"}, {"decoder.block.0.layer.0.SelfAttention.k.weight": None}],
+)
+def test_tied_weights_and_a_decoder_are_no_fault(tmp_path: Path, also: dict[str, str | None]) -> None:
+    """As in official folders of T5: its embeddings twice, and a half that no pipeline uses."""
+    base = components.find(Backbone, "sd3").tiny()
+    base.save(tmp_path)
+
+    def edit(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return weights | {new: weights[old].clone() if old else torch.zeros(2) for new, old in also.items()}
+
+    change(tmp_path / "text_encoder_3/model.safetensors", edit)
+    found = type(base).load(Model(str(tmp_path), max_length=24))
+    ours, theirs = (each.encode(["a b"])["encoder_hidden_states"] for each in (found, base))
+    torch.testing.assert_close(ours, theirs)
 
 
 def test_old_names_and_buffers_are_no_fault(tiny_folder: Path, folder: Path) -> None:

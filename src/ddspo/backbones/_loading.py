@@ -59,9 +59,14 @@ def _with_weights(kind: "type[DiffusionPipeline]", found: Found, model: Model, o
     """The folder, of a hub id after everything that loading reads is fetched."""
     if not found.online:
         return found.folder
-    return Path(
-        kind.download(model.path, revision=found.commit, variant=model.variant, use_safetensors=True, **optional)
-    )
+    try:
+        return Path(
+            kind.download(model.path, revision=found.commit, variant=model.variant, use_safetensors=True, **optional)
+        )
+    except Exception as error:  # the hub's client and diffusers' own
+        raise InputError(
+            f"{found.where}: not fetched: {short(error)}: check the network and model.variant; it must have safetensors"
+        ) from None
 
 
 def _network(where: str, kind: Any, folder: Path, variant: str | None, dtype: torch.dtype) -> nn.Module:
@@ -108,12 +113,13 @@ def check_finite(where: str, network: nn.Module) -> None:
     weights = network.state_dict()
     broken = [name for name, tensor in weights.items() if tensor.is_floating_point() and not _finite(tensor)]
     if broken:
-        raise InputError(f"{where}: {_some(broken)} not finite: its files are damaged, or it was trained to ruin")
+        half = " or fp16 cannot hold them (model.dtype=bf16)" if weights[broken[0]].dtype == torch.float16 else ""
+        raise InputError(f"{where}: {_some(broken)} not finite: its files are damaged{half or ', or training failed'}")
 
 
 def _finite(tensor: torch.Tensor) -> bool:
-    """A sum that is finite has finite terms, and costs no memory; one that is not may have overflown."""
-    return bool(torch.isfinite(tensor.sum(dtype=torch.float32))) or bool(torch.isfinite(tensor).all())
+    """Both ends of its range are, and NaN is either of them; it costs one reading and no memory."""
+    return not tensor.numel() or all(bool(torch.isfinite(end)) for end in torch.aminmax(tensor))
 
 
 def _some(names: Sequence[str]) -> str:
