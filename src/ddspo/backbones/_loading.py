@@ -65,7 +65,7 @@ def _with_weights(kind: "type[DiffusionPipeline]", found: Found, model: Model, o
         )
     except Exception as error:  # the hub's client and diffusers' own
         raise InputError(
-            f"{found.where}: not fetched: {short(error)}: check the network and model.variant; it must have safetensors"
+            f"{found.where}: not fetched: {short(error)}: check the network, model.variant, and for safetensors"
         ) from None
 
 
