@@ -93,6 +93,7 @@ def test_displacement_is_a_median_of_ratios() -> None:
 
 def test_a_score_may_be_low_for_a_while() -> None:
     """Best 0.6, drop 0.1, patience 3: three in a row below 0.5 stop, two or an interrupted row do not."""
+    assert fault(GUARDS, scored(0.6, 0.1, 0.1)) is None
     assert fault(GUARDS, scored(0.5, 0.6, 0.4, 0.4)) is None
     assert fault(GUARDS, scored(0.5, 0.6, 0.4, 0.51, 0.4, 0.4)) is None
     found = fault(GUARDS, scored(0.5, 0.6, 0.4, 0.49, 0.45))
