@@ -306,7 +306,7 @@ def test_what_was_drawn_in_the_end_leads_a_page_without_a_score(run: RunFolder) 
     (run.path / rows[0]["aligned"]).write_bytes(b"no picture")
     report(run, "small", evaluated=False)
     made = page(run)
-    assert made.text.index("1 of 1 prompt that were not trained on") < made.text.index("5 updates")
+    assert made.text.index("1 of 1 prompt, base (left)") < made.text.index("5 updates")
     first = made.all("img")[0]
     assert first["alt"] == f"base: {HOSTILE}"
     assert Image.open(io.BytesIO(base64.b64decode((first["src"] or "").split(",")[1]))).size == (640, 640)
