@@ -80,6 +80,7 @@ def parrot(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ('Here:\n```json\n{"variants": [" a\\n cat "]}\n```', ["a cat"], "usable"),
         ('<think>{"variants": ["no"]} hm</think>{"variants": ["a cat"]}', ["a cat"], "usable"),
         ('{"variants": ["a cat", "A  cat.", "a red cat", "a dog", "a hat"]}', ["a cat", "a dog", "a hat"], "usable"),
+        ('{"variants": ["a cat"]}\n\nPrompt: "a pig"\n{"variants": ["a dog"]}', ["a cat"], "usable"),
         ('{"variants": ["1", "2", "3", "4"]}', ["1", "2", "3"], "usable"),
         ('{"variants": ["a red cat", "A red  cat."]}', [], "unchanged"),
         ('{"variants": []}', [], "refused"),

@@ -81,15 +81,16 @@ def judge(reply: str, prompt: str, count: int) -> tuple[list[str], Outcome]:
     """The variants in a reply, at most `count`, and what the reply was: usable or why not.
 
     A reply is empty if it says nothing, refused if it is prose without JSON or has an empty list, unchanged if all its
-    variants are the prompt in other spaces, capitals or a full stop.
+    variants are the prompt in other spaces, capitals or a full stop. What comes after its first object is not read.
     """
     text = reply.rpartition("</think>")[2]
-    start, end = text.find("{"), text.rfind("}")
+    start = text.find("{")
     if start < 0:
         return [], "refused" if text.strip() else "empty"
     try:
-        variants = Answer.model_validate_json(text[start : end + 1]).variants
-    except ValidationError:
+        _, end = json.JSONDecoder().raw_decode(text, start)  # small models go on with a prompt of their own
+        variants = Answer.model_validate_json(text[start:end]).variants
+    except (ValidationError, ValueError, RecursionError):
         return [], "malformed"
     if not variants:
         return [], "refused"
