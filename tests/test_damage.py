@@ -22,6 +22,7 @@ sample: {pairs: 4, steps: 1, guidance: 1.0, batch: 2}
 train: {steps: 4, batch: 2, device_batch: 2, checkpoint_every: 1}
 validation: {final: 1, guidance: 1.0, steps: 1}
 trackers: []
+validation: {final: 2, steps: 1}
 """
 
 
@@ -47,6 +48,8 @@ MENDED = (
     "aligned/pytorch_lora_weights.safetensors",
     "aligned/README.md",
     "log.jsonl",
+    "samples/samples.jsonl",
+    "samples/aligned/*",
     "report.html",
     "report.json",
     *(f"digests/{name}.json" for name in ("degrade", "sample", "train", "report")),
@@ -86,7 +89,8 @@ def again(path: Path, run: RunFolder) -> None:
 def test_a_finished_run_mends_itself(
     name: str, damage: Callable[[Path], None], path: Path, run: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file, before = run.path / name, (run.path / name).read_bytes()
+    file = min(run.path.glob(name))
+    before = file.read_bytes()
     damage(file)
     again(path, run)
     assert str(file) in capsys.readouterr().err
@@ -97,12 +101,12 @@ def test_a_finished_run_mends_itself(
 def test_a_picture_that_is_gone_is_drawn_again(path: Path, run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     """And nothing that was made later from the weights is: these are the same."""
     picture = run.samples / "aligned" / "00000.png"
-    before, digest = picture.read_bytes(), Manifest(run).digest("train")
+    before, digest = picture.read_bytes(), Manifest(run).result("train")
     picture.unlink()
     again(path, run)
     assert f"{picture}: missing: it is made again" in capsys.readouterr().err
     assert picture.read_bytes() == before
-    assert Manifest(run).digest("train") == digest
+    assert Manifest(run).result("train") == digest
 
 
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda each: each.__name__)
@@ -122,6 +126,25 @@ def test_without_any_manifest_nothing_is_guessed(path: Path, run: RunFolder) -> 
         again(path, run)
 
 
+@pytest.fixture(scope="module")
+def killed(path: Path, finished: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run that was killed in its fourth update."""
+    run = RunFolder(tmp_path_factory.mktemp("killed") / "run")
+    shutil.copytree(finished.path, run.path)
+    Manifest(run).forget(["train", "report"])
+    update = Fit._update
+
+    def cut_off(self: Fit, index: int) -> dict[str, float]:
+        if index == 3:
+            raise KeyboardInterrupt
+        return update(self, index)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Fit, "_update", cut_off)
+        again(path, run)
+    return run
+
+
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda each: each.__name__)
 @pytest.mark.parametrize("part", ["weights.safetensors", "optimizer.safetensors", "log.jsonl", "digests.json"])
 def test_a_damaged_checkpoint_is_not_gone_on_from(
@@ -129,27 +152,17 @@ def test_a_damaged_checkpoint_is_not_gone_on_from(
     damage: Callable[[Path], None],
     path: Path,
     finished: RunFolder,
-    run: RunFolder,
-    monkeypatch: pytest.MonkeyPatch,
+    killed: RunFolder,
+    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The one before it is; the end is the same to the byte. A log that was cut is put back from there too."""
-    Manifest(run).forget(["train", "report"])
-    update = Fit._update
-
-    def killed(self: Fit, index: int) -> dict[str, float]:
-        if index == 3:
-            raise KeyboardInterrupt
-        return update(self, index)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Fit, "_update", killed)
-        with pytest.raises(KeyboardInterrupt):
-            again(path, run)
+    shutil.copytree(killed.path, tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
     newest = Checkpoints(run.checkpoints, keep=2).path(3)
     damage(newest / part)
     cut(run.log)
-    again(path, run)
+    Workflow.start(load(path, [f"out={tmp_path}"])).run(("train",))
     assert f"{newest}: " in capsys.readouterr().err
     for name in ("aligned/pytorch_lora_weights.safetensors", "log.jsonl"):
         assert (run.path / name).read_bytes() == (finished.path / name).read_bytes()

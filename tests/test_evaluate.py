@@ -1,7 +1,8 @@
 """Evaluations by mean brightness: whose images are judged, at which scale, of which seed; and rows of few words."""
 
 import json
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,18 +78,65 @@ SPLITS = {"validation": ["x", "xx"], "evaluation": ["y", "yy", "yyy"]}
 def painted(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """Two validation prompts with an image a scale; three evaluation prompts with three images; batches of four."""
     run = RunFolder(tmp_path_factory.mktemp("painted"))
+    paint(run)
+    return run
+
+
+def paint(run: RunFolder, batch: int = 4) -> None:
     items = {split: [{"id": text, "prompt": text} for text in texts] for split, texts in SPLITS.items()}
     Evaluate(
         folder=run,
         models={"base": lambda: Painter(RED["base"]), "aligned": lambda: Painter(RED["aligned"])},  # type: ignore[dict-item]
         items=items,
-        settings=Evaluation(Red(), "", "", None, (1.0, 2.0, 3.0), 1, 3, 1, 4),
+        settings=Evaluation(Red(), "", "", None, (1.0, 2.0, 3.0), 1, 3, 1, batch),
         metric_name="red",
         seed=0,
         accelerator=Accelerator(),
         progress=Progress(speaks=False),
     ).run()
-    return run
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [flip, cut, empty, Path.unlink], ids=lambda each: each.__name__)
+@pytest.mark.parametrize(
+    "name", ["scores/validation-*", "scores/evaluation-*", "images/aligned/*_1.png", "scores.jsonl"]
+)
+def test_what_is_damaged_on_the_way_is_made_again(
+    name: str, damage: Callable[[Path], None], painted: RunFolder, tmp_path: Path
+) -> None:
+    """A part or an image of an evaluation that goes on; nothing else is painted again."""
+    shutil.copytree(painted.path, tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
+    file = min(run.path.glob(name))
+    times = {path: path.stat().st_mtime_ns for path in run.images.rglob("*.png")}
+    damage(file)
+    paint(run)
+    assert file.read_bytes() == (painted.path / file.relative_to(run.path)).read_bytes()
+    assert run.scores.read_bytes() == painted.scores.read_bytes()
+    assert run.evaluation.read_bytes() == painted.evaluation.read_bytes()
+    assert sum(path.stat().st_mtime_ns != time for path, time in times.items()) <= 4
+
+
+def test_an_evaluation_goes_on_with_another_batch(painted: RunFolder, tmp_path: Path) -> None:
+    """Parts of both sizes would count images twice."""
+    shutil.copytree(painted.path, tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
+    paint(run, batch=3)
+    assert read_rows(run.scores) == read_rows(painted.scores)
+    assert {path.name.partition("x")[2][:2] for path in run.parts.iterdir()} == {"3-"}
 
 
 def test_each_model_is_judged_at_the_scale_that_is_best_for_it(painted: RunFolder) -> None:

@@ -21,8 +21,8 @@ SEAL = "sha256"
 """The manifest's own digest, beside the stages."""
 COPIED = ("index.json", "layout.json")
 """Of pairs/: without them nobody would know which shards are whole, and days of sampling would be lost."""
-PRESENT = {"sample": "pairs/*.parquet", "import": "pairs/*.parquet", "train": "samples/**/*.*"}
-"""What has no digest here but must be there: shards have theirs in an index, and pictures can be drawn again."""
+PRESENT = {"sample": "pairs/*.parquet", "import": "pairs/*.parquet"}
+"""What has no digest here but must be there: shards have theirs in an index."""
 CARD = "README.md"
 """Of aligned/: the report writes it anew, and it is the report's."""
 
@@ -77,9 +77,9 @@ class Manifest:
         """Whether a stage is done, and what it left is as it was written."""
         return self.has_finished(name) and not self.damage(name)
 
-    def digest(self, name: str) -> str | None:
-        """Of everything that a finished stage left; None where it is not finished or nobody took it."""
-        return self.entry(name).get("digest")
+    def result(self, name: str) -> str | None:
+        """Digest of what a finished stage is there for; None where it is not finished or nobody took it."""
+        return self.entry(name).get("result")
 
     @contextmanager
     def stage(self, name: str, settings: Row, inputs: Mapping[str, str | None]) -> Iterator[bool]:
@@ -102,7 +102,7 @@ class Manifest:
         state: Row = {"finished": False}
         try:
             yield True
-            state = {"finished": True, "digest": self._seal(name) if self.writes else None}
+            state = {"finished": True} | (self._seal(name) if self.writes else {})
         except Stopped:
             state = {"finished": False, "stopped": True}
             raise
@@ -111,7 +111,7 @@ class Manifest:
 
     def damage(self, name: str) -> dict[Path, str]:
         """What a finished stage left and is not as it was written: {file: what is wrong}."""
-        path, digest = self._digests(name), self.digest(name)
+        path, digest = self._digests(name), self.entry(name).get("digest")
         if digest is None:
             return {} if _holds_files(self.run.result(name)) else {self.run.result(name): "missing"}
         if not path.is_file() or digest_of(path) != digest:
@@ -136,7 +136,7 @@ class Manifest:
         for path in lost:
             remove(path)
         if lost:
-            entry = {key: value for key, value in self.entry(name).items() if key != "digest"}
+            entry = {key: value for key, value in self.entry(name).items() if key not in ("digest", "result")}
             self._record(name, entry | {"finished": False})
         ends = {path: "it is made again" if path in lost else "it is put back from a copy" for path in damaged}
         return [f"{path}: {what}: {ends[path]}" for path, what in damaged.items()]
@@ -162,8 +162,8 @@ class Manifest:
             self._write({name: row for name, row in self.stages().items() if name not in names})
         return said
 
-    def _seal(self, name: str) -> str:
-        """Keep the digests of what a stage left, and give that of the list. Of some files only the names."""
+    def _seal(self, name: str) -> Row:
+        """Keep the digests of what a stage left; gives that of the list, and that of the result alone."""
         found: dict[str, str | None] = {}
         for file in self._left(name):
             found[file.relative_to(self.run.path).as_posix()] = digest_of(file)
@@ -172,7 +172,9 @@ class Manifest:
         if name in PRESENT:
             found |= {path.relative_to(self.run.path).as_posix(): None for path in self.run.path.glob(PRESENT[name])}
         write_json(self._digests(name), found)
-        return digest_of(self._digests(name))
+        result = self.run.result(name).relative_to(self.run.path).as_posix()
+        own = {file: digest for file, digest in found.items() if file == result or file.startswith(f"{result}/")}
+        return {"digest": digest_of(self._digests(name)), "result": _sealed(own)}
 
     def _left(self, name: str) -> Iterator[Path]:
         for path in self.run.sealed[name]:

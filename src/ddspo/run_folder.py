@@ -194,7 +194,7 @@ class RunFolder:
             "sample": index,
             "import": (*index, self.left_out),
             "pretrain": (self.policies, self.pretraining.log),
-            "train": (self.aligned, self.log),
+            "train": (self.aligned, self.log, self.samples),
             "evaluate": (self.scores, self.parts, self.evaluation, *images),
             "report": self.outputs["report"],
         }

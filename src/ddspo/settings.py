@@ -19,7 +19,7 @@ MECHANICAL: dict[str, tuple[str, ...]] = {
     "dataset": ("batch",),
     "train": _TRAINING,
     "evaluate": ("batch",),
-    "validation": ("batch",),
+    "validation": ("batch", "final", "prompts"),
 }
 """Options that change memory, disk, names or when it stops, but not the result: a run may go on with others.
 

@@ -91,7 +91,7 @@ class Standing:
         ]
 
     def _inputs(self, name: str) -> dict[str, str | None]:
-        """The digests of the stages before one."""
+        """The digests of what the stages before one are there for."""
         stages = self.found.recipe.stages
         before = stages[: stages.index(name)] if name in stages else ()
-        return {each: self.manifest.digest(each) for each in before}
+        return {each: self.manifest.result(each) for each in before}

@@ -5,10 +5,11 @@ evaluation prompts at the scale that was best for it on validation: no more than
 small file, so an interruption loses one batch.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, islice, product
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -21,7 +22,8 @@ from typing_extensions import Doc
 from ddspo import randomness
 from ddspo.agreement import agree, alone
 from ddspo.backbones.base import Backbone
-from ddspo.files import replace_atomically, write_json, write_rows
+from ddspo.digests import digest_of
+from ddspo.files import replace_atomically, write_json, write_rows, write_text
 from ddspo.maths.frechet import frechet_distance
 from ddspo.maths.statistics import overall
 from ddspo.metrics.base import Metric, Score, tag_of
@@ -82,12 +84,19 @@ class Evaluate:
 
     def run(self) -> None:
         """Choose the scales, judge, and measure what the alignment cost."""
+        alone(self._tidy)
         scales: dict[str, float] = {}
         fidelity: dict[str, Row] = {}
         for model, load in self.models.items():
             self._compare(model, load(), scales, fidelity)
             self.accelerator.free_memory()  # before the next is loaded
         alone(lambda: self._gather(scales, fidelity))
+
+    def _tidy(self) -> None:
+        """Parts of other batches cover other images: they are made again."""
+        for path in self.folder.parts.glob("[!.]*.jsonl"):
+            if not path.stem.rpartition("-")[0].endswith(self._size):
+                path.unlink()
 
     def _compare(self, model: str, backbone: Backbone, scales: dict[str, float], fidelity: dict[str, Row]) -> None:
         """All of one model; its fidelity is measured by the first process alone."""
@@ -107,21 +116,43 @@ class Evaluate:
         jobs = [(*setting, first) for setting in grid for first in range(0, len(tasks), self.settings.batch)]
         # Shared out before looking at what exists, because the others are already writing.
         mine = jobs[self.accelerator.process_index :: self.accelerator.num_processes]
-        missing = [job for job in mine if not self._part(split, *job).exists()]
+        missing = [job for job in mine if not self._is_whole(self._part(split, *job))]
         each = self.settings.batch * self.accelerator.num_processes
         name = {"validation": "validate", "evaluation": "evaluate"}[split]
 
         def work() -> None:
             for model, scale, first in missing:
                 rows = self._judge(backbone, split, model, scale, tasks[first : first + self.settings.batch])
-                write_rows(self._part(split, model, scale, first), rows)
+                self._keep(self._part(split, model, scale, first), rows)
                 advance(each, f"{model}, guidance {scale:g}")
 
         with self.progress.task(name, len(mine) * each, done=(len(mine) - len(missing)) * each) as advance:
             agree(work)
 
-    def _part(self, split: str, model: str, scale: float, first: int) -> Path:
-        return self.folder.parts / f"{split}-{model}-{scale:g}-{first:06d}.jsonl"
+    @property
+    def _size(self) -> str:
+        return f"x{self.settings.batch}"
+
+    def _part(self, split: str, model: str, scale: float, first: int) -> str:
+        """How the name of a batch's file begins; it ends with the digest of what is in it."""
+        return f"{split}-{model}-{scale:g}-{first:06d}{self._size}"
+
+    def _keep(self, part: str, rows: Sequence[Row]) -> None:
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        write_text(self.folder.parts / f"{part}-{_digest(text.encode())}.jsonl", text)
+
+    def _is_whole(self, part: str) -> bool:
+        """Whether a batch is there, its images too; what has its name and is damaged goes."""
+        for path in self.folder.parts.glob(f"{part}-*.jsonl"):
+            whole = _digest(path.read_bytes()) == path.stem.rpartition("-")[2]
+            if whole and all(self._has_image(row) for row in read_rows(path)):
+                return True
+            path.unlink()
+        return False
+
+    def _has_image(self, row: Row) -> bool:
+        path = self.folder.path / row["image"] if row["image"] else None
+        return path is None or (path.is_file() and digest_of(path) == row["sha256"])
 
     def _rows(self, prefix: str) -> list[Row]:
         return [row for path in sorted(self.folder.parts.glob(f"{prefix}*.jsonl")) for row in read_rows(path)]
@@ -137,13 +168,13 @@ class Evaluate:
         rows = []
         for task, item, seed, image, score in zip(tasks, items, seeds, images, scores, strict=True):
             row = _row(task, item, seed, image, score) | {"model": model, "split": split, "scale": scale}
-            rows.append(row | {"image": self._save(model, task, image) if split == "evaluation" else None})
+            rows.append(row | (self._save(model, task, image) if split == "evaluation" else {"image": None}))
         return rows
 
-    def _save(self, model: str, task: tuple[int, int], image: np.ndarray) -> str:
+    def _save(self, model: str, task: tuple[int, int], image: np.ndarray) -> Row:
         path = self.folder.images / model / f"{task[0]:05d}_{task[1]}.png"
         replace_atomically(path, lambda partial: Image.fromarray(image).save(partial, format="PNG"))
-        return str(path.relative_to(self.folder.path))
+        return {"image": str(path.relative_to(self.folder.path)), "sha256": digest_of(path)}
 
     def _overall(self, model: str, scale: float) -> float:
         rows = self._rows(f"validation-{model}-{scale:g}-")
@@ -171,6 +202,10 @@ def image_seed(seed: int, split: str, item: Row, index: int) -> int:
 def best(curve: Mapping[float, float]) -> float:
     """The scale of the highest score; of equal ones the smallest."""
     return min(curve, key=lambda scale: (-curve[scale], scale))
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 def _features(backbone: Backbone, images: Iterable[np.ndarray]) -> torch.Tensor:
