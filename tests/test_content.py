@@ -1,5 +1,6 @@
-"""What files hold is what a stage depends on: other rows under the same names are another run."""
+"""What a stage depends on: what files hold, whatever their names, and every option that changes a result."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,8 @@ import yaml
 
 from ddspo.errors import InputError
 from ddspo.files import write_rows
-from ddspo.recipe import load
+from ddspo.recipe import Recipe, load
+from ddspo.settings import READ
 from ddspo.workflow import Workflow
 
 
@@ -57,3 +59,34 @@ def test_other_rows_of_the_same_file_are_refused(name: str, stage: str, key: str
     assert "\n" not in str(caught.value)
     file.write_bytes(before)
     Workflow.start(load(recipe))
+
+
+@pytest.mark.parametrize(
+    ("override", "stage"),
+    [
+        ("degradation.remove_words.least=0.5", "degrade"),
+        ("sample.guidance=3", "sample"),
+        ("model.dtype=bf16", "sample"),
+        ("policy_pair=forward_noise", "train"),
+        ("reference=ema", "train"),
+        ("adaptation.lora.rank=8", "train"),
+        ("draw.noise=independent", "train"),
+        ("draw.weight=linear", "train"),
+        ("train.weight_decay=0.5", "train"),
+        ("train.max_grad_norm=0.5", "train"),
+        ("train.schedule=cosine", "train"),
+        ("evaluate.steps=2", "evaluate"),
+        ("evaluate.scales=[1, 2]", "evaluate"),
+        ("evaluate.metric.geneval.threshold=0.4", "evaluate"),
+    ],
+)
+def test_another_value_of_an_option_is_refused(override: str, stage: str, recipe: Path) -> None:
+    key = override.partition("=")[0]
+    with pytest.raises(InputError, match=rf"stage {stage} was begun with another [\w., ]*{key}"):
+        Workflow.start(load(recipe, [override]))
+
+
+def test_each_group_of_a_recipe_is_read_by_a_stage_or_changes_no_result() -> None:
+    free = {"out", "trackers", "validation"}
+    read = {key for keys in READ.values() for key in keys}
+    assert {field.name for field in fields(Recipe)} - read == free

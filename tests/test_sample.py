@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -159,6 +160,23 @@ def test_an_item_of_the_plan_does_not_depend_on_how_many_there_are(tmp_path: Pat
     )
     assert many[:20] == few
     assert len({row["id"] for row in many}) == 200
+
+
+def test_variants_take_their_turns_at_random(tmp_path: Path) -> None:
+    """Of 900 pairs each of three variants has a third: the standard deviation of the share is sqrt(2/9 / 900) = 0.016.
+
+    Another seed chooses others.
+    """
+    variants = [{"text": text, "kind": "some"} for text in "xyz"]
+    write_rows(tmp_path / "prompts.jsonl", [row | {"degraded": variants} for row in prompts(3)])
+    chosen = []
+    for seed in (5, 6):
+        plan = Plan(tmp_path / "prompts.jsonl", Sampling(pairs=900), seed)
+        chosen.append([row["degraded"] for row, _ in zip(plan._rows(), range(900), strict=False)])
+    for text in "xyz":
+        assert chosen[0].count(text) / 900 == pytest.approx(1 / 3, abs=0.065)
+    same = np.mean([one == other for one, other in zip(*chosen, strict=True)])
+    assert same == pytest.approx(1 / 3, abs=0.065)
 
 
 def test_schedulers_of_a_model_that_predicts_noise() -> None:

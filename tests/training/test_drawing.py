@@ -176,6 +176,20 @@ def test_what_is_drawn_does_not_depend_on_who_draws(batches: Batches) -> None:
     assert torch.equal(part.x_t.lose, whole.x_t.lose[3:5])
 
 
+def test_another_seed_draws_everything_anew(batches: Batches) -> None:
+    """Order, times, noise of both sides, and whose prompts a pair gets."""
+    drawing = Drawing(other_prompts=Constant(0.5), noise="independent")
+    one, again, other = (replace(batches, drawing=drawing, seed=seed) for seed in (7, 7, 8))
+    assert [one.rows(step) for step in range(6)] == [again.rows(step) for step in range(6)]
+    assert [one.rows(step) for step in range(6)] != [other.rows(step) for step in range(6)]
+    mine, same, theirs = (each.view(ROWS, CPU) for each in (one, again, other))
+    for side in ("win", "lose"):
+        assert torch.equal(getattr(mine.noise, side), getattr(same.noise, side))
+        assert inner(getattr(mine.noise, side), getattr(theirs.noise, side)).abs().max() < 0.3
+    assert (mine.t != theirs.t).sum() > 9
+    assert texts(one, ROWS) != texts(other, ROWS)
+
+
 def moved(backbone: SD) -> Policies:
     policies = Policies.of(SD.tiny(), LoRA(), seed=0)
     generator = torch.Generator().manual_seed(3)

@@ -103,6 +103,34 @@ def test_what_is_saved_is_the_average(tmp_path: Path) -> None:
     assert sorted(float(value.sum()) for value in state.values()) == pytest.approx(saved)
 
 
+def test_every_update_is_averaged_once(tmp_path: Path) -> None:
+    """s <- m s + (1 - m) w with m = min(0.9, n / (n + 9)) after update n, s = w after the first; so are their sums."""
+    run = fit(tmp_path / "run", replace(SETTINGS, average=0.9, checkpoint_every=1, keep=6))
+    average = 0.0
+    for step in range(1, 7):
+        checkpoint = run.checkpoints / f"{step:07d}"
+        weights, averages = (
+            sum(float(value.double().sum()) for value in load_file(checkpoint / f"{name}.safetensors").values())
+            for name in ("weights", "average")
+        )
+        m = min(0.9, step / (step + 9)) if step > 1 else 0.0
+        average = m * average + (1 - m) * weights
+        assert averages == pytest.approx(average, abs=1e-4)
+
+
+def test_the_runs_seed_decides_where_an_adapter_begins(tmp_path: Path) -> None:
+    """After one small update A is where it was drawn, of standard deviation 1/2: other numbers for other seeds."""
+    found = []
+    for name, seed in (("one", 3), ("other", 4), ("again", 3)):
+        backbone, run = SD.tiny(), RunFolder(tmp_path / name)
+        settings = replace(SETTINGS, steps=1, lr=1e-6)
+        train(run, backbone, data(backbone), METHOD, settings, seed, Accelerator(), Progress(speaks=False))
+        drawn = [value.flatten() for name, value in sorted(weights(run).items()) if "lora_A" in name or "down" in name]
+        found.append(torch.cat(drawn))
+    assert torch.equal(found[0], found[2])
+    assert (found[0] - found[1]).std() == pytest.approx(0.5 * 2**0.5, rel=0.1)
+
+
 def test_a_diverging_run_stops_with_its_last_good_checkpoint(tmp_path: Path) -> None:
     """The rate rises from 0 to 100 over 40 updates; the checkpoint before the jump is whole, the spoiled one gone."""
     wild = replace(SETTINGS, steps=40, warmup=40, lr=100.0, checkpoint_every=1)

@@ -89,9 +89,14 @@ def test_groups_are_clipped_each_on_its_own(accelerator: type[Accelerator], tmp_
         trained=two,
         step=two.step,
         batches=Batches(data, TextsOnDemand(backbone), 2, 0, backbone.path),
-        settings=Optimisation(steps=1, batch=2, device_batch=2, max_grad_norm=1.0),
+        settings=Optimisation(steps=1, batch=2, device_batch=2, max_grad_norm=1.0, lr=2e-3, weight_decay=0.3),
         folder=RunFolder(tmp_path),
     )
+    settings = fit.optimizer.param_groups[0]
+    assert {name: settings[name] for name in ("lr", "weight_decay", "betas", "eps")} == {
+        **{"lr": 2e-3, "weight_decay": 0.3},
+        **{"betas": (0.9, 0.999), "eps": 1e-8},
+    }
     seen: list[Tensor] = []
     optimizer: torch.optim.Optimizer = fit.optimizer.optimizer
     optimizer.register_step_pre_hook(lambda *_: seen.extend(p.grad.clone() for p in two.network.values()))
