@@ -25,6 +25,7 @@ from ddspo.run_folder import RunFolder
 from ddspo.sampling.options import Sampling
 from ddspo.sampling.plan import Plan
 from ddspo.settings import settings_of
+from ddspo.training.batches import Batches
 from ddspo.training.fit import Fit
 from ddspo.training.on_policy import OnPolicy
 from ddspo.training.policies import Policies
@@ -177,3 +178,20 @@ def test_a_run_may_not_go_on_with_other_rounds(recipe: Path, tmp_path: Path) -> 
     flow = Workflow(Checked(load(recipe, [f"out={tmp_path}"]), {}, {}), Accelerator(), Progress(speaks=False))
     assert settings_of("train", flow.found)["on_policy"] == {"every": 2}
     assert "on_policy" not in settings_of("sample", flow.found)
+
+
+def test_each_round_draws_in_an_order_of_its_own(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the 32 pairs of a round 8 are drawn: were they at the same places each time, 24 would never be."""
+    drawn: list[frozenset[int]] = []
+    rows = Batches.rows
+
+    def noted(self: Batches, step: int) -> list[tuple[int, int]]:
+        found = rows(self, step)
+        drawn.append(frozenset(row for row, _ in found))
+        return found
+
+    monkeypatch.setattr(Batches, "rows", noted)
+    run(recipe, "orders", "sample.pairs=32", "sample.steps=1", "sample.batch=32")
+    rounds = [drawn[first] | drawn[first + 1] for first in (0, 2, 4)]
+    assert [len(places) for places in rounds] == [8, 8, 8]
+    assert len(set(rounds)) == 3
