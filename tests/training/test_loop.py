@@ -28,6 +28,7 @@ from ddspo.pairs.data import PairData
 from ddspo.policy_pairs.training_free import TrainingFree
 from ddspo.progress import Progress
 from ddspo.recipe import load
+from ddspo.reference_policies.refreshed import RefreshedReference
 from ddspo.rows import read_rows
 from ddspo.run_folder import RunFolder
 from ddspo.settings import settings_of
@@ -116,6 +117,18 @@ def test_every_update_is_averaged_once(tmp_path: Path) -> None:
         m = min(0.9, step / (step + 9)) if step > 1 else 0.0
         average = m * average + (1 - m) * weights
         assert averages == pytest.approx(average, abs=1e-4)
+
+
+def test_a_reference_follows_the_update_of_its_number(tmp_path: Path) -> None:
+    """Refreshed every second update: in the checkpoints of 2 and 3 it is the policy of update 2, in that of 4 of 4."""
+    settings = replace(SETTINGS, steps=4, checkpoint_every=1, keep=4, lr=1e-4)
+    run = fit(tmp_path / "run", settings, replace(METHOD, reference=RefreshedReference(every=2)))
+    left = [load_file(run.checkpoints / f"{step:07d}" / "weights.safetensors") for step in range(1, 5)]
+    for checkpoint, number in ((1, 1), (2, 1), (3, 3)):
+        policy = {name: value for name, value in left[number].items() if not name.startswith("reference/")}
+        found = {name: left[checkpoint][f"reference/{name}"] for name in policy}
+        assert same(found, policy)
+    assert not same(policy, {name: left[0][f"reference/{name}"] for name in policy})
 
 
 def test_the_runs_seed_decides_where_an_adapter_begins(tmp_path: Path) -> None:

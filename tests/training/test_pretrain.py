@@ -146,6 +146,9 @@ def test_what_is_saved_is_the_average_and_noise_is_each_sides_own(
     for side, value in zip(Pair("win", "lose"), found, strict=True):
         raw = sum(float(each.double().sum()) for name, each in weights.items() if name.startswith(side))
         assert abs(value - raw) > 1e-3
+    drawn = [name for name in saved[0] if "lora_A" in name or "down" in name]
+    apart = torch.cat([(saved[0][name] - saved[1][name]).flatten() for name in drawn])
+    assert apart.std() == pytest.approx(0.5 * 2**0.5, rel=0.15)  # drawn each on its own, of standard deviation 1/2
     assert len(views) == 3 + 1  # the last one is looked at once more
     for view in views:
         assert (view.noise.win * view.noise.lose).mean().abs() < 0.3
