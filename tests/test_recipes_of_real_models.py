@@ -26,6 +26,7 @@ BACKBONES = {"sd14": "sd", "sd15": "sd", "sd35": "sd3"}
 SMALL = [
     *("model.variant=null", "model.dtype=bf16", "sample.pairs=4", "sample.steps=2", "sample.batch=2"),
     *("train.steps=2", "train.batch=2", "train.device_batch=2", "train.checkpoint_every=1"),
+    *("validation.final=2", "validation.steps=2"),
 ]
 PRETRAIN = ["pretrain.train.steps=1", "pretrain.train.batch=2", "pretrain.train.device_batch=2"]
 SOURCED = ("degradation", "sample", "dataset", "objective", "adaptation", "pretrain", "draw", "train")
@@ -84,6 +85,7 @@ def test_a_dry_run(path: Path, tiny_folder_of: Callable[[str], Path], tmp_path: 
     assert all(math.isfinite(row["loss"]) for row in rows)
     assert flow.result()["metrics"] == {}
     assert (flow.folder.report_html).exists()
+    assert len(list(flow.folder.samples.glob("*/*.png"))) == 4
     assert ("pretrain" in flow.standing.manifest.stages()) == ("data-driven" in path.stem)
     assert loads(model, flow.folder.aligned, components.find(Backbone, backbone_of(path)))
 
