@@ -260,7 +260,7 @@ def test_a_stage_that_left_nothing_has_not_begun(base: Path, tmp_path: Path, mon
         raise InputError("too little memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr("ddspo.workflow.sample", refuse)
+        patch.setattr("ddspo.jobs.sample", refuse)
         with pytest.raises(InputError, match="too little memory"):
             start(tmp_path).run()
     start(tmp_path, "sample.steps=2").run(("sample",))

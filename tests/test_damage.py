@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from damage import DAMAGE, cut, flip
 
 from ddspo.errors import InputError
 from ddspo.manifest import Manifest
@@ -26,21 +27,6 @@ validation: {final: 2, steps: 1}
 """
 
 
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-DAMAGE: tuple[Callable[[Path], None], ...] = (flip, cut, empty, Path.unlink)
 MENDED = (
     "prompts.jsonl",
     "pairs/index.json",

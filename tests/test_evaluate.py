@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from damage import DAMAGE
 from PIL import Image
 from preference_files import save
 
@@ -96,21 +97,7 @@ def paint(run: RunFolder, batch: int = 4) -> None:
     ).run()
 
 
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-@pytest.mark.parametrize("damage", [flip, cut, empty, Path.unlink], ids=lambda each: each.__name__)
+@pytest.mark.parametrize("damage", DAMAGE, ids=lambda each: each.__name__)
 @pytest.mark.parametrize(
     "name", ["scores/validation-*", "scores/evaluation-*", "images/aligned/*_1.png", "scores.jsonl"]
 )

@@ -40,7 +40,7 @@ ORDER = [
     {"recipe"},
     {"checks"},
     {"result", "settings"},
-    {"standing"},
+    {"standing", "jobs"},
     {"workflow", "cost"},
     {"cli", "__main__"},
 ]
