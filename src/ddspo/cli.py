@@ -254,7 +254,7 @@ def _go(path: Path, overrides: list[str] | None, stages: tuple[str, ...], fresh:
     except (Exception, KeyboardInterrupt) as error:
         raise Failed(recipe.folder) from error
     if "report" in (stages or STAGES) and flow.accelerator.is_main_process:
-        print("\n".join(headline(flow.result()) or [f"not evaluated; {flow.folder.aligned}"]))
+        print("\n".join(headline(flow.result()) or [f"not evaluated: `ddspo vote {flow.folder.path}` compares"]))
         print(flow.folder.report_html)
     return flow
 
