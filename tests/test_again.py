@@ -112,7 +112,7 @@ def test_of_two_at_once_one_gets_a_line_and_the_other_a_whole_run(base: Path, tm
         process.join(120)
     said = sorted(found.get() for _ in processes)
     assert said[0] == ""
-    assert "in use by process" in said[1]
+    assert "in use by " in said[1]
     assert read_rows(run_of(tmp_path).log) == read_rows(run_of(base).log)
     assert Manifest(run_of(tmp_path)).is_whole("train")
 
@@ -185,6 +185,13 @@ def test_fresh_begins_where_a_change_reaches(place: Path, capsys: pytest.Capture
     assert run.log.read_text() != log
     start(place, "train.lr=1e-5", fresh=True).run()
     assert "--fresh: nothing has changed" in capsys.readouterr().err
+
+
+def test_nothing_is_thrown_away_for_prompts_that_cannot_be_read(place: Path) -> None:
+    (place / "bad.jsonl").write_text("{\n")
+    with pytest.raises(InputError, match=r"bad\.jsonl:1: not JSON"):
+        start(place, f"prompts={place / 'bad.jsonl'}", fresh=True)
+    assert Manifest(run_of(place)).is_whole("train")
 
 
 def test_a_stage_that_is_asked_for_by_name_begins_anew(place: Path) -> None:

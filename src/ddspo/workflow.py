@@ -61,16 +61,14 @@ class Workflow:
         check_place(folder.path)
         accelerator = processes.accelerator(given.train, given.model.dtype, given.trackers, folder.trackers)
         flow = cls(Checked(given, {}, {}), accelerator, Progress(speaks=accelerator.is_main_process))
-        has_prompts = flow.standing.manifest.is_whole("degrade") and not (fresh and first == "degrade")
-        degraded = folder.prompts if has_prompts else None
-        flow.found = agree(
-            lambda: check(
-                given, Jobs(flow.found, accelerator, flow.progress).method, accelerator.num_processes, degraded
-            )
-        )
+        degraded = folder.prompts if flow.standing.manifest.is_whole("degrade") else None
+        method = Jobs(flow.found, accelerator, flow.progress).method
+        flow.found = agree(lambda: check(given, method, accelerator.num_processes, degraded))
+        begin = (first or flow.standing.first_changed()) if fresh else None
+        if begin == "degrade" and degraded:  # whose source was not looked at, and what it gave is to be thrown away
+            flow.found = agree(lambda: check(given, method, accelerator.num_processes, None))
         for remark in flow.found.remarks:
             flow.progress.say(remark)
-        begin = (first or flow.standing.first_changed()) if fresh else None
         cleared = STAGES[STAGES.index(begin) :] if begin else ()
         if first:
             flow.standing.needs(first)

@@ -88,6 +88,11 @@ def test_what_was_read_is_not_asked_for_again(tmp_path: Path, monkeypatch: pytes
         Workflow.start(given, fresh=True, first="degrade")
 
 
+def start(folder: Path, *overrides: str) -> Workflow:
+    """Of a run that nobody has begun, wherever the tests are run."""
+    return Workflow.start(load(SCENES, [f"out={folder / 'new'}", *overrides]))
+
+
 def test_variants_that_come_with_the_prompts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """They are used where `given` reads them, and named where nobody does, as are negative prompts."""
     rows = [
@@ -110,20 +115,20 @@ def test_variants_that_come_with_the_prompts(tmp_path: Path, capsys: pytest.Capt
             [{"text": "a dog", "kind": "given"}],
         ]
     with pytest.raises(InputError, match="no column 'worse'"):
-        Workflow.start(load(SCENES, [f"prompts={tmp_path / 'p.parquet'}", "degradation={given: {column: worse}}"]))
+        start(tmp_path, f"prompts={tmp_path / 'p.parquet'}", "degradation={given: {column: worse}}")
     with pytest.raises(
         InputError, match="none of 2 can be degraded, for example 'a red cat 0': write prompts with var"
     ):
-        Workflow.start(load(SCENES, [f"prompts={tmp_path / 'p.jsonl'}", "degradation={given: {column: worse}}"]))
+        start(tmp_path, f"prompts={tmp_path / 'p.jsonl'}", "degradation={given: {column: worse}}")
 
 
 def test_prompts_of_the_evaluation_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Equal files are refused; one shared prompt is counted, and so is a prompt without spaces."""
     data = "package://ddspo.scenes/data"
     with pytest.raises(InputError, match=r"evaluate\.prompts: all 172 are in evaluate\.validation too"):
-        Workflow.start(load(SCENES, [f"evaluate.validation={data}/evaluation.jsonl"]))
+        start(tmp_path, f"evaluate.validation={data}/evaluation.jsonl")
     with pytest.raises(InputError, match=r"evaluate\.prompts: all 172 are in prompts too"):
-        Workflow.start(load(SCENES, [f"prompts={data}/evaluation.jsonl"]))
+        start(tmp_path, f"prompts={data}/evaluation.jsonl")
     (tmp_path / "p.txt").write_text("A view of  a triangle\n\u4e00\u53ea\u7ea2\u8272\u7684\u732b\n")
     Workflow.start(load(SCENES, [f"prompts={tmp_path / 'p.txt'}", f"out={tmp_path}"]))
     said = capsys.readouterr().err
