@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 from damage import DAMAGE, cut, flip
+from interruptions import killed_at
 
 from ddspo.errors import InputError
 from ddspo.manifest import Manifest
 from ddspo.recipe import load
 from ddspo.run_folder import RunFolder
 from ddspo.training.checkpoints import Checkpoints
-from ddspo.training.fit import Fit
 from ddspo.workflow import Workflow
 
 RECIPE = """
@@ -118,15 +118,8 @@ def killed(path: Path, finished: RunFolder, tmp_path_factory: pytest.TempPathFac
     run = RunFolder(tmp_path_factory.mktemp("killed") / "run")
     shutil.copytree(finished.path, run.path)
     Manifest(run).forget(["train", "report"])
-    update = Fit._update
-
-    def cut_off(self: Fit, index: int) -> dict[str, float]:
-        if index == 3:
-            raise KeyboardInterrupt
-        return update(self, index)
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Fit, "_update", cut_off)
+        killed_at(3, patch)
         with pytest.raises(KeyboardInterrupt):
             again(path, run)
     return run

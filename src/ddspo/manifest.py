@@ -37,7 +37,7 @@ class Manifest:
     """Of the packages that are at work, kept with each stage that they make."""
 
     def stages(self) -> Row:
-        """{stage: {settings, inputs, seconds, finished, digest}}, empty where nothing has begun.
+        """{stage: {settings, inputs, versions, seconds, finished, digest, result}}, empty where nothing has begun.
 
         A manifest that is damaged or gone is read from its copy.
 
@@ -53,7 +53,7 @@ class Manifest:
                 f"{self.run.manifest}: damaged, and so is {copy.name}: nobody knows what is finished: "
                 "choose another name=..., or move the run folder away"
             )
-        return {name: entry for name, entry in found.items() if name != SEAL}
+        return found
 
     def restore(self) -> list[str]:
         """Write the manifest and its copy again where one of them is damaged or gone; a line says so."""

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from interruptions import killed_at
 from safetensors.torch import load_file
 
 from ddspo.adaptations.lora import LoRA
@@ -51,17 +52,6 @@ def unscaled(monkeypatch: pytest.MonkeyPatch) -> None:
             self.scaler.unscale_(optimizer.optimizer)
 
     monkeypatch.setattr(Accelerator, "unscale_gradients", unscale)
-
-
-def killed_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    update = Fit._update
-
-    def killed(self: Fit, index: int) -> dict[str, float]:
-        if index == step:
-            raise KeyboardInterrupt
-        return update(self, index)
-
-    monkeypatch.setattr(Fit, "_update", killed)
 
 
 @pytest.mark.usefixtures("unscaled")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.utils import LoggerType
+from interruptions import killed_at
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -33,7 +34,6 @@ from ddspo.rows import read_rows
 from ddspo.run_folder import RunFolder
 from ddspo.settings import settings_of
 from ddspo.stages.train import Method, train
-from ddspo.training.fit import Fit
 from ddspo.training.guards import Guards
 from ddspo.training.optimisation import Optimisation
 from ddspo.training.trackers import check_trackers, tracked
@@ -67,24 +67,12 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
 
 
-def stopping_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if the process were killed during an update."""
-    update = Fit._update
-
-    def killed(self: Fit, index: int) -> dict[str, float]:
-        if index == step:
-            raise KeyboardInterrupt
-        return update(self, index)
-
-    monkeypatch.setattr(Fit, "_update", killed)
-
-
 @pytest.mark.parametrize("average", [None, 0.9])
 def test_resumed_is_uninterrupted(average: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = replace(SETTINGS, average=average)
     whole = fit(tmp_path / "whole", settings)
     with monkeypatch.context() as patch:
-        stopping_at(5, patch)
+        killed_at(5, patch)
         with pytest.raises(KeyboardInterrupt):
             fit(tmp_path / "cut", settings)
     cut = fit(tmp_path / "cut", settings)
