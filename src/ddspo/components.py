@@ -23,7 +23,7 @@ from ddspo.degradations.base import Degradation
 from ddspo.detectors.base import Detector
 from ddspo.errors import InputError, quoted, shortened
 from ddspo.exports.base import Export
-from ddspo.metrics.base import Metric
+from ddspo.metrics.base import Measure, Metric, SetMetric
 from ddspo.objectives.base import Objective
 from ddspo.policy_pairs.base import PolicyPair
 from ddspo.preferences.base import Preferences
@@ -37,7 +37,9 @@ KINDS: dict[type, str] = {
     Reference: "reference_policies",
     Adaptation: "adaptations",
     Degradation: "degradations",
+    Measure: "metrics",
     Metric: "metrics",
+    SetMetric: "metrics",
     Detector: "detectors",
     Backbone: "backbones",
     Timesteps: "timesteps",
@@ -62,16 +64,19 @@ def find(kind: type, name: str) -> Any:
     """The class of a component.
 
     Raises:
-        InputError: There is no file of that name; names the nearest.
+        InputError: There is no file of that name, which names the nearest, or it is of another kind.
         TypeError: The file does not hold exactly one component.
     """
     if name not in names(kind):
         raise InputError(f"no {quoted(name)} in {KINDS[kind]}{nearest(name, names(kind))}")
-    module = importlib.import_module(f"ddspo.{KINDS[kind]}.{name}")
+    module = importlib.import_module(catalogue.module(KINDS[kind], name))
     found = [c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__]
-    mine = [c for c in found if issubclass(c, kind) and not inspect.isabstract(c)]
+    kinds = tuple(each for each in KINDS if KINDS[each] == KINDS[kind])
+    mine = [c for c in found if issubclass(c, kinds) and not inspect.isabstract(c)]
     if len(mine) != 1:
         raise TypeError(f"{module.__name__} must hold one {kind.__name__}, not {len(mine)}")
+    if not issubclass(mine[0], kind):
+        raise InputError(f"{quoted(name)} is no {kind.__name__}: {catalogue.first_line(KINDS[kind], name)}")
     return mine[0]
 
 
@@ -113,6 +118,8 @@ def construct(annotation: Any, value: Any, where: str) -> Any:
     group = _optional_group(plain)
     if group:
         return None if value is None else construct(group, value, where)
+    if _listed(plain):
+        return _list(_listed(plain), value, where)
     if plain in KINDS:
         return _component(plain, value, where)
     if dataclasses.is_dataclass(plain):
@@ -164,6 +171,22 @@ def _optional_group(annotation: Any) -> Any:
     kinds = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else ()
     groups = [kind for kind in kinds if kind in KINDS or dataclasses.is_dataclass(kind)]
     return groups[0] if len(kinds) == 2 and len(groups) == 1 and types.NoneType in kinds else None
+
+
+def _listed(annotation: Any) -> Any:
+    """The component of `tuple[X, ...]`, or None for any other annotation."""
+    kinds = typing.get_args(annotation) if typing.get_origin(annotation) is tuple else ()
+    return kinds[0] if len(kinds) == 2 and kinds[1] is ... and kinds[0] in KINDS else None
+
+
+def _list(kind: type, value: Any, where: str) -> tuple[Any, ...]:
+    """Components, each of another name; one may be given without a list."""
+    found = tuple(_component(kind, each, where) for each in (value if isinstance(value, list) else [value]))
+    given = [name_of(each) for each in found]
+    twice = next((name for name in given if given.count(name) > 1), None)
+    if twice or not found:
+        raise InputError(f"{where}: {f'{twice} is there twice' if twice else 'empty'}: give each once")
+    return found
 
 
 def _has_top(annotation: Any) -> bool:

@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
-from ddspo.backbones._hub import fetched
 from ddspo.backbones.base import Model
 from ddspo.exports.base import Aligned, Export
+from ddspo.hub import fetched
 from ddspo.pages.report import FIDELITY
 from ddspo.places import local
 from ddspo.rows import Row

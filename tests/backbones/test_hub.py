@@ -9,8 +9,8 @@ import pytest
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
-from ddspo.backbones import _hub
-from ddspo.backbones._hub import fetched, snapshot
+from ddspo import hub as _hub
+from ddspo.hub import fetched, snapshot
 from ddspo.backbones.base import Model
 from ddspo.backbones.sd import SD
 from ddspo.errors import InputError

@@ -9,7 +9,7 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
-from ddspo.backbones import _hub
+from ddspo import hub as _hub
 from ddspo.backbones._identity import identity
 from ddspo.backbones.base import Model
 from ddspo.backbones.sd import SD

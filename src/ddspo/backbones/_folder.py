@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from ddspo.backbones._hub import FILES
 from ddspo.backbones._model import Found, Model, short
 from ddspo.errors import InputError, quoted
+from ddspo.hub import FILES
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le
 from typing_extensions import Doc
 
-from ddspo.backbones._hub import Snapshot, snapshot
 from ddspo.errors import InputError
+from ddspo.hub import Snapshot, snapshot
 from ddspo.places import PACKAGE, local
 
 LARGEST = 2**20

@@ -18,10 +18,10 @@ from transformers import (
     LogitsProcessorList,
 )
 
-from ddspo.backbones._hub import snapshot
 from ddspo.degradations._chat import Ask, Engine, Reply, Sampling
 from ddspo.digests import file_identity
 from ddspo.errors import InputError
+from ddspo.hub import snapshot
 from ddspo.places import local
 
 

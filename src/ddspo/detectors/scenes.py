@@ -1,14 +1,17 @@
 """Reads an image of the world back into things: exact on renders, unsure on anything else."""
 
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
+import torch
 from annotated_types import Gt, Le
 from scipy import ndimage
 from typing_extensions import Doc
 
-from ddspo.detectors.base import Detection, Detector
+from ddspo.detectors.base import Detection, Detector, Reader
 from ddspo.errors import InputError
 from ddspo.scenes.world import COLOURS, SHAPES, SIZE, Array, coverage
 
@@ -59,8 +62,13 @@ class SceneDetector(Detector):
             if zero == one:
                 raise InputError(f"scenes: {name}: {zero} and {one}: give two numbers that differ")
 
-    def __call__(self, image: np.ndarray) -> list[Detection]:
-        """Detections in one [32, 32, 3] uint8 image, most confident first."""
+    @contextmanager
+    def open(self, device: torch.device) -> Iterator[Reader]:
+        """There is nothing to load."""
+        yield SceneReader(self)
+
+    def read(self, image: np.ndarray) -> list[Detection]:
+        """Things in one [32, 32, 3] uint8 image, most confident first."""
         if image.shape != (SIZE, SIZE, 3):
             raise ValueError(f"the scenes detector reads {SIZE} x {SIZE} x 3 images, not {image.shape}")
         pixels = image.astype(np.float32) / 255
@@ -82,7 +90,18 @@ class SceneDetector(Detector):
         confidence = _ramp(scores[shape], *self.overlap) * _ramp(spread, *self.distance)
         rows, columns = np.where(alpha > 0.5)
         box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-        return Detection(shape, confidence, tuple(float(side) for side in box), _NAMES[colour])
+        return Detection(shape, confidence, tuple(float(side) for side in box), colour=_NAMES[colour])
+
+
+@dataclass(frozen=True)
+class SceneReader(Reader):
+    """Reads with the options of a detector; each thing comes with its colour."""
+
+    detector: SceneDetector
+
+    def __call__(self, images: Sequence[np.ndarray], names: Sequence[Collection[str]]) -> list[list[Detection]]:
+        """All that there is in [32, 32, 3] uint8 images, whatever is asked for."""
+        return [self.detector.read(image) for image in images]
 
 
 def _paint(pixels: Array) -> tuple[np.ndarray, Array]:

@@ -1,37 +1,113 @@
-"""What a metric is."""
+"""What a metric is: one file that says everything about itself and opens a judge, of single images or of whole sets."""
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import torch
+
+from ddspo.digests import LENGTH
+from ddspo.weights import Weights
+
+ALL = "all"
+"""The one group of a metric whose overall score is the mean over all images."""
 
 
 class Score(NamedTuple):
-    """The value of one image, whether its content was read with confidence, and in words what is wrong."""
+    """The value of one image, and in words what is wrong or remarkable."""
 
     value: float
-    confident: bool
     note: str = ""
 
 
-def tag_of(item: Mapping[str, Any]) -> str:
-    """The group whose mean a prompt counts in; rows without a `tag` are one group."""
-    return str(item.get("tag") or "all")
+class Shown(NamedTuple):
+    """An image of a set: [H, W, 3] uint8, and which prompt's it is."""
+
+    image: np.ndarray
+    item: str
 
 
-class Metric(ABC):
-    """Scores images against the rows of a prompt file."""
+Judge = Callable[[Sequence[np.ndarray], Sequence[Mapping[str, Any]]], list[Score]]
+"""Scores images [H, W, 3] uint8, of any sizes, each against its row, which has a `prompt`; as many as it is given."""
+SetJudge = Callable[[Iterable[Shown]], dict[str, float]]
+"""Measures a set of images, which it reads once; the figure that the metric is named after comes first."""
+
+
+class Measure(ABC):
+    """What a recipe may list under `metrics`: a `Metric` or a `SetMetric`. Its options are all that scores depend on."""
+
+    title: ClassVar[str]
+    """What a table calls it."""
+    higher_is_better: ClassVar[bool] = True
+    half: ClassVar[bool] = False
+    """Whether bfloat16 will do on CUDA."""
+    version: ClassVar[int] = 1
+    """Grows whenever the same options give other scores."""
 
     @property
     def side(self) -> int | None:
         """Height and width in pixels of the images that it judges; None: any."""
         return None
 
-    @abstractmethod
-    def check(self, item: Mapping[str, Any]) -> str | None:
-        """What this metric misses in a row of the prompt file, or None."""
+    @property
+    def weights(self) -> tuple[Weights, ...]:
+        """What it loads."""
+        return ()
+
+    def missing(self, row: Mapping[str, Any]) -> str | None:
+        """What it needs of a row of the prompts and does not find there, or None; nothing is loaded for it."""
+        return None
+
+    def dtype(self, device: torch.device) -> torch.dtype:
+        """Of its networks on a device."""
+        return torch.bfloat16 if self.half and device.type == "cuda" else torch.float32
+
+    def identity(self, device: torch.device) -> str:
+        """Short digest of all that its scores depend on: class, options, weights, and the precision of a device.
+
+        Raises:
+            InputError: Weights are nowhere, or cannot be reached.
+        """
+        parts = (repr(self), self.version, self.dtype(device), *(each.identity for each in self.weights))
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:LENGTH]
+
+
+class Metric(Measure):
+    """Scores every image on its own, against its row."""
+
+    reads_prompt: ClassVar[bool] = True
+    """Whether the row matters: then another prompt's row must give another score, which is looked at."""
+
+    def group(self, row: Mapping[str, Any]) -> str:
+        """The group of rows that one counts in: the overall score is the mean of the groups' means over images."""
+        return ALL
 
     @abstractmethod
-    def __call__(self, images: Sequence[np.ndarray], items: Sequence[Mapping[str, Any]]) -> list[Score]:
-        """One score an image, [H, W, 3] uint8 each."""
+    def open(self, device: torch.device) -> AbstractContextManager[Judge]:
+        """Load what it needs; it is freed when the block ends."""
+
+
+class SetMetric(Measure):
+    """Measures a set of images, against references or against nothing."""
+
+    needs_references: ClassVar[bool] = False
+
+    @abstractmethod
+    def open(
+        self, device: torch.device, references: Callable[[], Iterable[np.ndarray]] | None
+    ) -> AbstractContextManager[SetJudge]:
+        """Load what it needs; it is freed when the block ends.
+
+        Args:
+            device: Where it computes.
+            references: Gives the real images [H, W, 3] uint8, of any sizes, anew at each call; they are read at most
+                once however many sets are measured. None where there are none, which one that needs them never sees.
+        """
+
+
+def tag_of(row: Mapping[str, Any]) -> str:
+    """The tag of a row, for tables; rows without one are one group."""
+    return str(row.get("tag") or ALL)

@@ -5,20 +5,26 @@ score is the mean over its images, and the overall score is the mean of the tag 
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+import torch
 from annotated_types import Gt, Interval
 from typing_extensions import Doc
 
-from ddspo.detectors.base import Box, Detection, Detector
+from ddspo.detectors.base import Box, Detection, Detector, Reader
 from ddspo.errors import quoted
 from ddspo.metrics._rows import RELATIONS, fault_of
-from ddspo.metrics.base import Metric, Score
+from ddspo.metrics.base import Judge, Metric, Score
+from ddspo.weights import Weights
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+
+Colours = Callable[[Sequence[Detection]], list[str | None]]
+"""The colours of some objects of an image."""
 
 
 class Verdict(NamedTuple):
@@ -32,8 +38,10 @@ class Verdict(NamedTuple):
 class GenEval(Metric):
     """1 for an image that is what its prompt says, 0 for any other, by GenEval's rules over a detector's findings."""
 
+    title = "GenEval"
+
     detector: Annotated[Detector, Doc("who reads the images")]
-    threshold: Annotated[float, Interval(ge=0, le=1), Doc("least confidence of an object")] = 0.3
+    threshold: Annotated[float, Interval(ge=0, le=1), Doc("an object's confidence is above it")] = 0.3
     counting_threshold: Annotated[
         float, Interval(ge=0, le=1), Doc("the same for the tag `counting`, where doubles cost more")
     ] = 0.9
@@ -45,29 +53,47 @@ class GenEval(Metric):
         """That of the detector."""
         return self.detector.side
 
-    def check(self, item: Mapping[str, Any]) -> str | None:
+    @property
+    def weights(self) -> tuple[Weights, ...]:
+        """Those of the detector."""
+        return self.detector.weights
+
+    def dtype(self, device: torch.device) -> torch.dtype:
+        """Of the detector."""
+        return self.detector.dtype(device)
+
+    def missing(self, row: Mapping[str, Any]) -> str | None:
         """A tag of GenEval's, and entries that the detector can find, count, and tell the colours of."""
-        if item.get("tag") not in TAGS:
-            return f"tag {quoted(item.get('tag'), 40)} is none of {', '.join(TAGS)}"
-        return fault_of(item, self.detector, self.max_objects)
+        if row.get("tag") not in TAGS:
+            return f"tag {quoted(row.get('tag'), 40)} is none of {', '.join(TAGS)}"
+        return fault_of(row, self.detector, self.max_objects)
 
-    def __call__(self, images: Sequence[np.ndarray], items: Sequence[Mapping[str, Any]]) -> list[Score]:
-        """Detect, then judge; confident means that there are objects and all reach the counting threshold."""
-        return [self._score(self.detector(image), item) for image, item in zip(images, items, strict=True)]
+    def group(self, row: Mapping[str, Any]) -> str:
+        """Its tag: the score is the mean of the tags' means."""
+        return str(row["tag"])
 
-    def _score(self, detections: Sequence[Detection], item: Mapping[str, Any]) -> Score:
-        verdict = self.judge(detections, item)
-        seen = [d.confidence for d in detections if d.confidence >= self.threshold]
-        confident = bool(seen) and min(seen) >= self.counting_threshold
-        return Score(float(verdict.correct), confident, "; ".join(verdict.reasons))
+    @contextmanager
+    def open(self, device: torch.device) -> Iterator[Judge]:
+        """Detect, then judge."""
+        with self.detector.open(device) as read:
 
-    def judge(self, detections: Sequence[Detection], item: Mapping[str, Any]) -> Verdict:
+            def judge(images: Sequence[np.ndarray], rows: Sequence[Mapping[str, Any]]) -> list[Score]:
+                every = read(images, [names_of(row) for row in rows])
+                return [self._score(*each, read) for each in zip(images, every, rows, strict=True)]
+
+            yield judge
+
+    def _score(self, image: np.ndarray, found: Sequence[Detection], row: Mapping[str, Any], read: Reader) -> Score:
+        verdict = self.judge(found, row, lambda objects: read.colours(image, objects))
+        return Score(float(verdict.correct), "; ".join(verdict.reasons))
+
+    def judge(self, detections: Sequence[Detection], item: Mapping[str, Any], colours: Colours) -> Verdict:
         """Compare what was found with one metadata row (tag, include, exclude?)."""
-        found = self.group(detections, item["tag"])
+        found = self.objects(detections, item["tag"])
         reasons: list[str] = []
         matched: list[list[Detection] | None] = []
         for entry in item["include"]:
-            fault = self._fault(entry, found, matched)
+            fault = self._fault(entry, found, matched, colours)
             reasons += [fault] if fault else []
             matched.append(None if fault else found[entry["class"]][: entry["count"]])
         for entry in item.get("exclude", ()):
@@ -75,12 +101,12 @@ class GenEval(Metric):
                 reasons.append(f"{len(found[entry['class']])} x {entry['class']}, fewer than {entry['count']} wanted")
         return Verdict(not reasons, tuple(reasons))
 
-    def group(self, detections: Sequence[Detection], tag: str) -> dict[str, list[Detection]]:
-        """Confident detections by class, at most `max_objects` of each, most confident first."""
+    def objects(self, detections: Sequence[Detection], tag: str) -> dict[str, list[Detection]]:
+        """Detections above the threshold by class, at most `max_objects` of each, most confident first."""
         least = self.counting_threshold if tag == "counting" else self.threshold
         found: dict[str, list[Detection]] = defaultdict(list)
         for detection in sorted(detections, key=lambda d: -d.confidence):
-            if detection.confidence >= least and len(found[detection.name]) < self.max_objects:
+            if detection.confidence > least and len(found[detection.name]) < self.max_objects:
                 found[detection.name].append(detection)
         return found
 
@@ -89,14 +115,16 @@ class GenEval(Metric):
         entry: Mapping[str, Any],
         found: Mapping[str, list[Detection]],
         matched: Sequence[list[Detection] | None],
+        colours: Colours,
     ) -> str | None:
         """What is wrong with one `include` entry, or None."""
         name, count = entry["class"], entry["count"]
         objects = found[name][:count]
         if len(objects) < count:
             return f"{len(objects)} x {name}, {count} wanted"
-        if "color" in entry and sum(o.colour == entry["color"] for o in objects) < count:
-            return f"{name} is {', '.join(str(o.colour) for o in objects)}, {entry['color']} wanted"
+        seen = colours(objects) if "color" in entry else []
+        if "color" in entry and seen.count(entry["color"]) < count:
+            return f"{name} is {', '.join(map(str, seen))}, {entry['color']} wanted"
         if "position" in entry:
             relation, index = entry["position"]
             targets = matched[index]
@@ -105,6 +133,11 @@ class GenEval(Metric):
             if not all(relation in relations(a.box, b.box, self.margin) for a in objects for b in targets):
                 return f"{name} is not {relation} its target"
         return None
+
+
+def names_of(row: Mapping[str, Any]) -> frozenset[str]:
+    """The classes that a row asks for, or forbids."""
+    return frozenset(entry["class"] for key in ("include", "exclude") for entry in row.get(key) or ())
 
 
 def relations(box: Box, other: Box, margin: float = 0.1) -> set[str]:

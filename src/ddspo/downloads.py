@@ -1,0 +1,82 @@
+"""Files of public addresses: fetched once, checked against their SHA-256, and kept in the user's cache."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+
+from ddspo.errors import InputError
+from ddspo.files import replacing
+
+SECONDS = 30
+"""How long an address may be silent."""
+
+
+def cache() -> Path:
+    """The folder of what can be fetched or computed again: `$XDG_CACHE_HOME/ddspo`, or `~/.cache/ddspo`.
+
+    Raises:
+        RuntimeError: The user has no home.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ddspo"
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file of a public address.
+
+    Attributes:
+        sha256: How the digest of what it must hold begins.
+        largest: Bytes that it may have: an address that sends more is not what it was.
+    """
+
+    url: str
+    sha256: str
+    largest: int
+
+    @property
+    def name(self) -> str:
+        """The last part of the address."""
+        return self.url.rpartition("/")[2]
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it was fetched before."""
+        return self._place.is_file()
+
+    def path(self) -> Path:
+        """Where it is, fetched if need be.
+
+        Raises:
+            InputError: The address does not answer, or sends another file.
+        """
+        if not self.is_here:
+            with replacing(self._place) as partial:
+                self._fetch(partial)
+        return self._place
+
+    @property
+    def _place(self) -> Path:
+        return cache() / "downloads" / self.sha256[:16] / self.name
+
+    def _fetch(self, partial: Path) -> None:
+        digest, size = hashlib.sha256(), 0
+        try:
+            with (
+                httpx2.stream("GET", self.url, follow_redirects=True, timeout=SECONDS) as answer,
+                partial.open("wb") as file,
+            ):
+                answer.raise_for_status()
+                for part in answer.iter_bytes():
+                    size += len(part)
+                    if size > self.largest:
+                        raise InputError(f"{self.url}: sends over {self.largest:,} bytes: it is no longer what it was")
+                    digest.update(part)
+                    file.write(part)
+        except (httpx2.HTTPError, OSError) as error:
+            reason = str(error).strip() or type(error).__name__
+            raise InputError(f"{self.url}: not fetched ({reason.splitlines()[0][:160]}): check the network") from None
+        if not digest.hexdigest().startswith(self.sha256):
+            raise InputError(f"{self.url}: sends another file than was published (SHA-256 {digest.hexdigest()[:16]})")
