@@ -1,4 +1,4 @@
-"""What a metric is: one file that says everything about itself and opens a judge, of single images or of whole sets."""
+"""What a metric is: one file that says everything about itself and opens a judge of single images or of sets."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -37,7 +37,7 @@ SetJudge = Callable[[Iterable[Shown]], dict[str, float]]
 
 
 class Measure(ABC):
-    """What a recipe may list under `metrics`: a `Metric` or a `SetMetric`. Its options are all that scores depend on."""
+    """What a recipe lists as metrics: a `Metric` or a `SetMetric`. Its options are all that scores depend on."""
 
     title: ClassVar[str]
     """What a table calls it."""

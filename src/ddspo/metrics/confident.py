@@ -1,4 +1,4 @@
-"""The share of images in which a detector is sure of what it sees: garbled objects make it unsure, whatever was asked."""
+"""The share of images in which a detector is sure of what it sees: garbled objects make it unsure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
