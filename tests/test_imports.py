@@ -30,6 +30,7 @@ BASE = {
     "downloads",
     "hub",
     "weights",
+    "pixels",
 }
 ORDER = [
     {"maths"},
