@@ -10,10 +10,10 @@ from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
 from ddspo import hub as _hub
-from ddspo.hub import fetched, snapshot
 from ddspo.backbones.base import Model
 from ddspo.backbones.sd import SD
 from ddspo.errors import InputError
+from ddspo.hub import fetched, snapshot
 from ddspo.model_card import licence
 
 NAME, COMMIT = "somebody/some-model", "c" * 40

@@ -13,7 +13,13 @@ from ddspo.metrics.base import Metric, SetMetric
 from ddspo.objectives.base import Objective
 
 ALL = [(kind, name) for kind in components.KINDS if kind not in (Metric, SetMetric) for name in components.names(kind)]
-OPTIONS = {"geneval": {"detector": "scenes"}, "confident": {"detector": "scenes"}, "llm": {"model": "some/model"}}
+OPTIONS = {
+    "geneval": {"detector": "scenes"},
+    "confident": {"detector": "scenes"},
+    "latent_distance": {"model": "some/model"},
+    "latent_diversity": {"model": "some/model"},
+    "llm": {"model": "some/model"},
+}
 
 
 @pytest.mark.parametrize(("kind", "name"), ALL, ids=[f"{components.KINDS[kind]}/{name}" for kind, name in ALL])

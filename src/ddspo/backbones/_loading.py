@@ -40,7 +40,7 @@ def load_pipeline(
         folder = _with_weights(kind, found, model, optional)
         check_weights(replace(found, folder=folder), model, networks)
         loaded = {
-            name: _network(found.where, each, folder / name, model.variant, dtypes.get(name, dtypes["default"]))
+            name: load_network(found.where, each, folder / name, model.variant, dtypes.get(name, dtypes["default"]))
             for name, each in networks.items()
         }
         pipeline = kind.from_pretrained(folder, **loaded, **optional)
@@ -69,7 +69,12 @@ def _with_weights(kind: "type[DiffusionPipeline]", found: Found, model: Model, o
         ) from None
 
 
-def _network(where: str, kind: Any, folder: Path, variant: str | None, dtype: torch.dtype) -> nn.Module:
+def load_network(where: str, kind: Any, folder: Path, variant: str | None, dtype: torch.dtype) -> nn.Module:
+    """A network of diffusers or transformers, all of its weights there, used and finite.
+
+    Raises:
+        InputError: They are not, or a file is missing or damaged.
+    """
     from transformers import PreTrainedModel
 
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
