@@ -1,8 +1,16 @@
 """Shared fixtures: one thread, no hub, a tiny pipeline of the real classes."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
+CACHE = tempfile.mkdtemp(prefix="ddspo-cache-")
+"""What is computed once for a user: each test process begins with none, and leaves none."""
+atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+os.environ.setdefault("MPLCONFIGDIR", str(Path("~/.cache/matplotlib").expanduser()))
+os.environ["XDG_CACHE_HOME"] = CACHE
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("ACCELERATE_USE_CPU", "true")

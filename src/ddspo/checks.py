@@ -3,7 +3,9 @@
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import psutil
@@ -16,9 +18,12 @@ from ddspo.backbones._outline import outline
 from ddspo.backbones._schedule import check_steps, own_scheduler
 from ddspo.backbones._tokenizers import readers_in, unknown
 from ddspo.backbones.base import Backbone, Found
+from ddspo.contestants import Contestant, contestant
 from ddspo.degradations.base import is_unspaced
 from ddspo.digests import file_identity
 from ddspo.errors import InputError, quoted, shortened
+from ddspo.judging.options import Evaluation
+from ddspo.metrics.base import Measure, SetMetric
 from ddspo.places import local
 from ddspo.prompts.overlaps import overlaps
 from ddspo.prompts.reading import Reading, read_prompts, sound
@@ -26,7 +31,6 @@ from ddspo.recipe import Recipe
 from ddspo.references import check_references
 from ddspo.rows import Row, some_rows
 from ddspo.stages.degrade import nothing_left, unspaced
-from ddspo.stages.evaluate import Evaluation
 from ddspo.stages.train import Method
 from ddspo.training.drawing import check_drawing
 from ddspo.training.optimisation import check_batch
@@ -51,6 +55,7 @@ class Checked(NamedTuple):
         items: The rows of the evaluation, by split.
         identity: Digest of the model's files.
         references: Digest of the evaluation's references.
+        contestants: Who else draws in the evaluation, by name.
         remarks: What is not wrong, but should be known; a line each.
     """
 
@@ -59,6 +64,7 @@ class Checked(NamedTuple):
     items: dict[str, list[Row]]
     identity: str | None = None
     references: str | None = None
+    contestants: Mapping[str, Contestant] = MappingProxyType({})
     remarks: tuple[str, ...] = ()
 
 
@@ -105,6 +111,8 @@ def _check(given: Recipe, method: Method, processes: int, degraded: Path | None)
     else:
         prompts = _check_prompts(given, degraded)
     items = _check_evaluation(given.evaluate) if given.evaluate else {}
+    others = given.evaluate.models if given.evaluate else {}
+    contestants = {name: contestant(name, place, given.model, items["evaluation"]) for name, place in others.items()}
     readers = readers_in(found, backbone.pipeline_class, lower=backbone.lower)
     asked = {"prompts": prompts.texts, "evaluate.prompts": [row["prompt"] for row in items.get("evaluation", [])]}
     strange = [line for name, texts in asked.items() for line in unknown(readers, texts, name)]
@@ -113,14 +121,14 @@ def _check(given: Recipe, method: Method, processes: int, degraded: Path | None)
     references = given.evaluate.references if given.evaluate else None
     seen = file_identity(local(references) or Path(references)) if references else None
     remarks = (*prompts.remarks, *strange, *shared)
-    return Checked(named, prompts.description, items, identity(given.model), seen, remarks)
+    return Checked(named, prompts.description, items, identity(given.model), seen, contestants, remarks)
 
 
 def reading(given: Recipe, at_most: int | None = None) -> Reading:
     """The prompts that pairs are made of, read as the recipe says."""
     labels = given.sample.labels
     assert given.prompts is not None  # or there is a dataset
-    fault = labels.judge.check if labels else sound
+    fault = labels.judge.missing if labels else sound
     also = given.degradation_used.reads if given.degradation_used else None
     return Reading(given.prompts, whole=labels is not None, fault=fault, at_most=at_most, also=also)
 
@@ -146,8 +154,10 @@ def _check_network(given: Recipe, backbone: type[Backbone]) -> None:
     if given.pretrains:
         adaptations["pretrain.adaptation"] = given.pretrain.adaptation
     unusual = {name: each for name, each in adaptations.items() if each.unusual}
-    judges = [("evaluate.metric", given.evaluate.metric)] if given.evaluate else []
+    judges: list[tuple[str, Measure]] = []
+    judges += [(f"evaluate.metrics.{each.name}", each) for each in given.evaluate.metrics] if given.evaluate else []
     judges += [("sample.labels.judge", given.sample.labels.judge)] if given.sample.labels else []
+    judges += [("validation.metric", given.validation.metric)] if given.validation.metric else []
     sides = {name: judge.side for name, judge in judges if judge.side}
     if not unusual and not sides and {model.resolution, model.max_length, model.distilled_guidance} == {None}:
         return
@@ -195,10 +205,12 @@ def _check_sampling(given: Recipe, found: Found) -> None:
 def _check_training(given: Recipe, method: Method, processes: int) -> None:
     if given.pretrains:
         check_batch(given.pretrain.train, processes, "pretrain.train")
-    if given.validation.every and given.validation.scored and not given.evaluate:
-        raise InputError("validation.scored: the recipe has no evaluate group whose metric could judge: use 0")
-    if not given.evaluate:
-        read_prompts(given.validation.prompts, "validation.prompts")
+    if given.validation.every and given.validation.scored and not given.validation_metric:
+        raise InputError(
+            "validation.scored: nobody judges: name validation.metric, or give evaluate a metric of single images; or "
+            "use 0"
+        )
+    read_held_out(given)
     given.validation.check(given.train.steps)
     method.check(given.train, degraded=given.has_degraded, states=given.states > 0)
 
@@ -231,8 +243,27 @@ def _unused(where: str, column: str) -> str:
 def _check_evaluation(given: Evaluation) -> dict[str, list[Row]]:
     if given.references:
         check_references(given.references)
-    validation = read_prompts(given.validation, "evaluate.validation", given.metric.check)
-    evaluation = read_prompts(given.prompts, "evaluate.prompts", given.metric.check)
-    if given.references and len(evaluation) * given.images < 2:
-        raise InputError("evaluate.images 1: one image has no distance to references: use 2 or more, or more prompts")
-    return {"validation": validation, "evaluation": evaluation}
+    chooser = [given.chooser] if given.chooser else []
+    found = {"evaluation": read_prompts(given.prompts, "evaluate.prompts", partial(_missing, given.metrics))}
+    if given.validation:
+        found["validation"] = read_prompts(given.validation, "evaluate.validation", partial(_missing, chooser))
+    sets = [metric.name for metric in given.metrics if isinstance(metric, SetMetric)]
+    if sets and len(found["evaluation"]) * given.images < 2:
+        raise InputError(f"evaluate.images 1: {sets[0]} measures no single image: use 2 or more, or more prompts")
+    return found
+
+
+def read_held_out(given: Recipe) -> list[Row]:
+    """Rows whose prompts are in no list of training: of evaluate.validation where a recipe has it."""
+    if given.evaluate and given.evaluate.validation:
+        path, name = given.evaluate.validation, "evaluate.validation"
+    else:
+        path, name = given.validation.prompts, "validation.prompts"
+    metric = given.validation_metric if given.validation.every and given.validation.scored else None
+    return read_prompts(path, name, partial(_missing, [metric] if metric else []))
+
+
+def _missing(metrics: Sequence[Measure], row: Row) -> str | None:
+    """The first thing that one of some metrics does not find in a row."""
+    faults = ((metric.name, metric.missing(row)) for metric in metrics)
+    return next((f"{name}: {fault}" for name, fault in faults if fault), None)

@@ -104,9 +104,48 @@ def train(recipe: RecipeFile, overrides: Overrides = None, fresh: Fresh = False)
 
 
 @app.command()
+def images(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    fresh: Fresh = False,
+    layout: Annotated[
+        str | None, typer.Option(help="Also write them to RUN/layouts as geneval or t2i_compbench has them.")
+    ] = None,
+) -> None:
+    """Base, aligned and whoever else draw the evaluation prompts, from the same seeds: images/."""
+    flow = _go(recipe, overrides, ("images",), fresh)
+    if layout and flow.accelerator.is_main_process:
+        from ddspo.galleries import write_layouts
+
+        for path in write_layouts(flow.folder, layout):
+            print(path)
+
+
+@app.command()
 def evaluate(recipe: RecipeFile, overrides: Overrides = None, fresh: Fresh = False) -> None:
-    """Base and aligned on the same prompts and seeds: scores.jsonl, images/."""
-    _go(recipe, overrides, ("evaluate",), fresh)
+    """What is missing of images/, and every metric's judgement of them: scores/, evaluation.json."""
+    _go(recipe, overrides, ("images", "judge"), fresh)
+
+
+@app.command()
+def judge(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER...", help="Folders of images; the first is the baseline.")
+    ],
+    metric: Annotated[list[str], typer.Option("--metric", help="What judges; may be given several times.")],
+    options: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="For example geneval.detector=scenes.")
+    ] = None,
+    references: Annotated[Path | None, typer.Option(help="Real images for metrics that need some.")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file for figures and the score of every image.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Images that a judge gets at once.")] = 16,
+    skip_damaged: Annotated[bool, typer.Option("--skip-damaged", help="Judge the rest, and say how many.")] = False,
+) -> None:
+    """Images that anyone made, in whatever layout: scores, and how folders differ from the first."""
+    from ddspo.verdicts import Wanted, judge
+
+    _quieten()
+    judge(Wanted(tuple(folders), tuple(metric), tuple(options or ()), references, out, batch, skip_damaged), Console())
 
 
 @app.command()

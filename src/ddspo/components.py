@@ -23,6 +23,7 @@ from ddspo.degradations.base import Degradation
 from ddspo.detectors.base import Detector
 from ddspo.errors import InputError, quoted, shortened
 from ddspo.exports.base import Export
+from ddspo.layouts.base import Layout
 from ddspo.metrics.base import Measure, Metric, SetMetric
 from ddspo.objectives.base import Objective
 from ddspo.policy_pairs.base import PolicyPair
@@ -46,6 +47,7 @@ KINDS: dict[type, str] = {
     Schedule: "schedules",
     Export: "exports",
     Preferences: "preferences",
+    Layout: "layouts",
 }
 
 LARGEST = 2**31 - 1

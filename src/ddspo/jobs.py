@@ -1,6 +1,6 @@
 """What each stage is given: a checked recipe becomes backbones, pairs, methods and judges, and the stage is called."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,20 +9,24 @@ from accelerate import Accelerator
 from ddspo import components
 from ddspo.agreement import agree, alone
 from ddspo.backbones.base import Backbone
-from ddspo.checks import LOOKED_AT, Checked, reading
+from ddspo.checks import LOOKED_AT, Checked, read_held_out, reading
+from ddspo.contestants import Contestant
 from ddspo.errors import quoted
+from ddspo.judging.judging import Judging, References
+from ddspo.judging.pictures import Picture
 from ddspo.pairs.store import PairStore
 from ddspo.progress import Progress
-from ddspo.prompts.reading import read_prompts
 from ddspo.recipe import Recipe
+from ddspo.references import read_references
 from ddspo.result import Result
 from ddspo.rows import Row, some_rows
 from ddspo.run_folder import MODELS, RunFolder
 from ddspo.sampling.maker import PairMaker
 from ddspo.stages.degrade import degrade
-from ddspo.stages.evaluate import Evaluate
 from ddspo.stages.final_pictures import FinalPictures
+from ddspo.stages.images import Images, Loader
 from ddspo.stages.import_pairs import import_pairs
+from ddspo.stages.judge import Judge
 from ddspo.stages.pretrain import pretrain
 from ddspo.stages.report import report
 from ddspo.stages.sample import sample
@@ -59,7 +63,8 @@ class Jobs:
             "import": self._import,
             "pretrain": self._pretrain,
             "train": self._train,
-            "evaluate": self._evaluate,
+            "images": self._images,
+            "judge": self._judge,
             "report": lambda: alone(self._report),
         }
         steps[name]()
@@ -112,7 +117,7 @@ class Jobs:
             settings=given.validation,
             backbone=base,
             items=self._held_out,
-            metric=given.evaluate.metric if given.evaluate else None,
+            metric=given.validation_metric,
             seed=given.seed,
             folder=self.folder.validation,
             accelerator=self.accelerator,
@@ -136,21 +141,49 @@ class Jobs:
     @property
     def _held_out(self) -> list[Row]:
         """Rows whose prompts are in no list of training."""
-        return self.found.items.get("validation") or read_prompts(self.recipe.validation.prompts, "validation.prompts")
+        return self.found.items.get("validation") or read_held_out(self.recipe)
 
-    def _evaluate(self) -> None:
+    def _images(self) -> None:
         given = self.recipe
         assert given.evaluate is not None  # `_needs` has said so in words
-        Evaluate(
+        models: dict[str, Loader | Sequence[Picture]] = dict(zip(MODELS, (self._base, self._aligned), strict=True))
+        for name, other in self.found.contestants.items():
+            models[name] = partial(self._other, other) if other.model else other.pictures
+        Images(
             folder=self.folder,
-            models=dict(zip(MODELS, (self._base, self._aligned), strict=True)),
+            models=models,
             items=self.found.items,
             settings=given.evaluate,
-            metric_name=components.name_of(given.evaluate.metric),
+            choose=given.evaluate.chooser,
             seed=given.seed,
+            judging=self._judging,
             accelerator=self.accelerator,
             progress=self.progress,
-        ).run()
+        ).draw()
+
+    def _judge(self) -> None:
+        given = self.recipe.evaluate
+        assert given is not None  # `_needs` has said so in words
+        place, digest = given.references, self.found.references
+        references = References(digest, partial(read_references, place)) if place and digest else None
+        Judge(self.folder, given.metrics, references, self._judging, self._contamination).judge()
+
+    @property
+    def _judging(self) -> Judging:
+        assert self.recipe.evaluate
+        return Judging(self.accelerator, self.progress, self.recipe.evaluate.judge_batch)
+
+    def _contamination(self) -> Row:
+        """Prompts of the evaluation that were also trained on."""
+        return {}
+
+    def _other(self, other: Contestant) -> Backbone:
+        assert other.model
+        model = other.model
+        backbone = agree(lambda: components.backbone_of(model).load(model).to(self.accelerator.device))
+        if other.adapt:
+            agree(partial(other.adapt, backbone))
+        return backbone
 
     def _base(self) -> Backbone:
         backbone = self._backbone()

@@ -19,6 +19,8 @@ from ddspo.backbones.base import Model
 from ddspo.degradations.base import Degradation
 from ddspo.degradations.remove_words import RemoveWords
 from ddspo.errors import InputError, quoted, shortened
+from ddspo.judging.options import Evaluation
+from ddspo.metrics.base import Metric
 from ddspo.objectives.base import Objective
 from ddspo.objectives.logistic import Logistic
 from ddspo.policy_pairs.base import PolicyPair
@@ -27,7 +29,6 @@ from ddspo.prompts.source import Source
 from ddspo.reference_policies.base import Reference
 from ddspo.reference_policies.frozen import FrozenReference
 from ddspo.sampling.options import Sampling
-from ddspo.stages.evaluate import Evaluation
 from ddspo.stages.import_pairs import Dataset
 from ddspo.stages.pretrain import Pretraining
 from ddspo.training.drawing import Drawing
@@ -36,8 +37,10 @@ from ddspo.training.optimisation import Optimisation
 from ddspo.training.trackers import Tracker
 from ddspo.training.validation import Validation
 
-STAGES = ("degrade", "sample", "import", "pretrain", "train", "evaluate", "report")
+STAGES = ("degrade", "sample", "import", "pretrain", "train", "images", "judge", "report")
 """All that a recipe may go through, in order."""
+VERBS = {"judge": "evaluate"}
+"""Commands of stages that are not called like them."""
 
 LONGEST, MOST, DEEPEST = 2**16, 10_000, 20
 """Bytes of a recipe's file, values in it, and how deep they may be nested: far more than any recipe needs."""
@@ -105,10 +108,16 @@ class Recipe:
         return "winner" in self.policy_pair.policies
 
     @property
+    def validation_metric(self) -> Metric | None:
+        """What scores the policy while it is trained: its own metric, or the one that chooses guidance scales."""
+        return self.validation.metric or (self.evaluate.main if self.evaluate else None)
+
+    @property
     def stages(self) -> tuple[str, ...]:
         """What it goes through: pairs are made or imported, not all are pretrained, not all evaluated."""
         used = {"train", "report", *(("import",) if self.dataset else ("degrade", "sample"))}
-        used |= {name for name, uses in (("pretrain", self.pretrains), ("evaluate", self.evaluate)) if uses}
+        used |= {"pretrain"} if self.pretrains else set()
+        used |= {"images", "judge"} if self.evaluate else set()
         return tuple(name for name in STAGES if name in used)
 
     @property
@@ -124,9 +133,9 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         InputError: The file is missing or no YAML mapping, or a key or value is wrong; one line that says where.
     """
     tree = _read(path)
-    for override in overrides:
+    for each in overrides:
         _spell_out(tree)
-        _apply(tree, override)
+        override(tree, each)
     _spell_out(tree)
     if not _is_bounded(tree):
         raise InputError(
@@ -163,11 +172,7 @@ def _fault(recipe: Recipe) -> str | None:
         return "prompts: missing: give prompts to make pairs from, or a dataset to import pairs from"
     if recipe.on_policy and recipe.dataset:
         return "on_policy: the pairs are those of a dataset, and nothing is sampled: leave one of the two out"
-    scales = [f"{scale:g}" for scale in recipe.evaluate.scales] if recipe.evaluate else []
-    alike = next((scale for scale in scales if scales.count(scale) > 1), None)
-    if alike:
-        return f"evaluate.scales: several are {alike}, which is how files are named: keep one of them"
-    return None
+    return recipe.evaluate.fault() if recipe.evaluate else None
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -207,24 +212,24 @@ def _spell_out(tree: dict[str, Any]) -> None:
         tree["prompts"] = {"path": tree["prompts"]}
 
 
-def _apply(tree: dict[str, Any], override: str) -> None:
+def override(tree: dict[str, Any], text: str) -> None:
     """Set one dotted key; a component given by name alone opens up, one of another name is replaced."""
-    key, equals, text = override.partition("=")
+    key, equals, value = text.partition("=")
     if not equals:
-        raise InputError(f"{quoted(override)} is no override: write key=value, for example train.lr=1e-4")
+        raise InputError(f"{quoted(text)} is no override: write key=value, for example train.lr=1e-4")
     *parents, last = key.split(".")
     for name in parents:
         below = tree.get(name)
         if not isinstance(below, dict):
             below = {} if below is None else {below: {}} if isinstance(below, str) else None
         if below is None:
-            raise InputError(f"{quoted(override)}: {shortened(str(name))} holds no further keys")
+            raise InputError(f"{quoted(text)}: {shortened(str(name))} holds no further keys")
         tree[name] = below
         tree = below
     try:
-        tree[last] = yaml.safe_load(text)
+        tree[last] = yaml.safe_load(value)
     except _NO_YAML:
-        raise InputError(f"{quoted(override)}: the value is no YAML: quote it") from None
+        raise InputError(f"{quoted(text)}: the value is no YAML: quote it") from None
 
 
 def _lines(value: Any, depth: int) -> list[str]:

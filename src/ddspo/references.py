@@ -13,6 +13,7 @@ from ddspo.parquet import open_parquet, parquet_rows
 from ddspo.places import local
 
 KEY, COLUMN = "evaluate.references", "image"
+"""Who names them, in messages, unless told otherwise; and what a table calls them."""
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 AT_ONCE = 16
 """Rows of a table that are in memory at a time."""
@@ -29,7 +30,7 @@ class References(NamedTuple):
     images: Iterator[tuple[str, Path | bytes]]
 
 
-def read_references(place: str) -> Iterator[np.ndarray]:
+def read_references(place: str, key: str = KEY) -> Iterator[np.ndarray]:
     """All images [H, W, 3] uint8, of any sizes, one in memory at a time.
 
     Args:
@@ -38,58 +39,58 @@ def read_references(place: str) -> Iterator[np.ndarray]:
     Raises:
         InputError: There is neither, or one of them is no image; says which.
     """
-    for name, source in _find(place).images:
+    for name, source in _find(place, key).images:
         try:
             yield read_image(source)
         except Unreadable as fault:
-            raise _unusable(place, name, str(fault)) from None
+            raise _unusable(key, place, name, str(fault)) from None
 
 
-def check_references(place: str) -> None:
+def check_references(place: str, key: str = KEY) -> None:
     """Find out before long work what cannot be used.
 
     Raises:
         InputError: As `read_references` does, or there are fewer than two, or one is a mere strip.
     """
-    total, images = _find(place)
+    total, images = _find(place, key)
     if total < 2:
-        raise InputError(f"{KEY}: {place} holds {total or 'no'} image, and a distance takes two or more: give more")
+        raise InputError(f"{key}: {place} holds {total or 'no'} image, and a distance takes two or more: give more")
     step = -(-total // DECODED)
     for number, (name, source) in enumerate(images):
         try:
             height, width = image_size(source) if number % step else read_image(source).shape[:2]
         except Unreadable as fault:
-            raise _unusable(place, name, str(fault)) from None
+            raise _unusable(key, place, name, str(fault)) from None
         if max(width, height) > NARROWEST * min(width, height):
-            raise _unusable(place, name, f"{width} x {height} is no picture")
+            raise _unusable(key, place, name, f"{width} x {height} is no picture")
 
 
-def _find(place: str) -> References:
+def _find(place: str, key: str) -> References:
     path = local(place) or Path(place)
     if path.is_dir():
         seen = (each for each in path.iterdir() if each.suffix.lower() in SUFFIXES and each.name[0] != ".")
         files = sorted(each for each in seen if each.is_file())
         return References(len(files), ((each.name, each) for each in files))
     if not path.is_file():
-        raise InputError(f"{KEY}: no file or folder {path}: give one, or leave the key out")
-    table, names = open_parquet(path, f"{KEY}: {path}")
+        raise InputError(f"{key}: no file or folder {path}: give one, or leave the key out")
+    table, names = open_parquet(path, f"{key}: {path}")
     if COLUMN not in names:
-        raise InputError(f"{KEY}: {path}: no column {COLUMN} but {', '.join(names):.200}: rename that of the images")
-    return References(table.metadata.num_rows, _cells(path, table))
+        raise InputError(f"{key}: {path}: no column {COLUMN} but {', '.join(names):.200}: rename that of the images")
+    return References(table.metadata.num_rows, _cells(path, key, table))
 
 
-def _cells(path: Path, table: pq.ParquetFile) -> Iterator[tuple[str, bytes]]:
-    for number, row in enumerate(parquet_rows(table, f"{KEY}: {path}", [COLUMN], AT_ONCE), start=1):
-        yield f"row {number}", _content(path, number, row[COLUMN])
+def _cells(path: Path, key: str, table: pq.ParquetFile) -> Iterator[tuple[str, bytes]]:
+    for number, row in enumerate(parquet_rows(table, f"{key}: {path}", [COLUMN], AT_ONCE), start=1):
+        yield f"row {number}", _content(path, key, number, row[COLUMN])
 
 
-def _content(path: Path, number: int, value: Any) -> bytes:
+def _content(path: Path, key: str, number: int, value: Any) -> bytes:
     """The file in a cell, which is its bytes, or `datasets`' struct of {bytes, path}."""
     content = value.get("bytes") if isinstance(value, dict) else value
     if not isinstance(content, bytes) or not content:
-        raise _unusable(str(path), f"row {number}", f"{quoted(value, 60)} in place of an image file's bytes")
+        raise _unusable(key, str(path), f"row {number}", f"{quoted(value, 60)} in place of an image file's bytes")
     return content
 
 
-def _unusable(place: str, name: str, why: str) -> InputError:
-    return InputError(f"{KEY}: {place}: {name}: {why}: take it out or replace it")
+def _unusable(key: str, place: str, name: str, why: str) -> InputError:
+    return InputError(f"{key}: {place}: {name}: {why}: take it out or replace it")

@@ -7,7 +7,9 @@ from pathlib import Path
 from ddspo.files import remove
 
 MODELS = ("base", "aligned")
-"""Whose images a run compares, the first with the second."""
+"""What a run starts from and what it makes; an evaluation may have more, after these."""
+PAIRS = "pairs"
+"""Of images/: pictures of pairs, and no model's."""
 
 
 @dataclass(frozen=True)
@@ -107,17 +109,30 @@ class RunFolder:
 
     @property
     def images(self) -> Path:
-        """Folder of PNG files: pairs/, base/, aligned/."""
+        """Folder of pairs/, drawn.json, and a folder of evaluation images with metadata.jsonl for each model."""
         return self.path / "images"
 
     @property
-    def scores(self) -> Path:
-        """One row an evaluated image."""
-        return self.path / "scores.jsonl"
+    def drawn(self) -> Path:
+        """{models, scales, choose}: which models drew the evaluation prompts, and at which guidance scale."""
+        return self.images / "drawn.json"
 
     @property
-    def parts(self) -> Path:
-        """Folder of score rows, one file a generated batch."""
+    def tried(self) -> Path:
+        """Folder of images of the validation prompts, by model and guidance scale."""
+        return self.path / "tried"
+
+    def tried_at(self, model: str, scale: float) -> Path:
+        """Those of one model at one scale."""
+        return self.tried / model / f"{scale:g}"
+
+    def tried_of(self, model: str) -> list[Path]:
+        """The folders of one model."""
+        return sorted((self.tried / model).glob("*"))
+
+    @property
+    def scores(self) -> Path:
+        """Folder of {metric}.jsonl: one row an image."""
         return self.path / "scores"
 
     @property
@@ -132,7 +147,7 @@ class RunFolder:
 
     @property
     def evaluation(self) -> Path:
-        """Chosen guidance scales and fidelity of base and aligned."""
+        """What the metrics found, by model, and how sure the differences are."""
         return self.path / "evaluation.json"
 
     @property
@@ -172,22 +187,29 @@ class RunFolder:
     @property
     def outputs(self) -> dict[str, tuple[Path, ...]]:
         """What each stage leaves, its result first."""
-        pictures, trained = self.images, (self.aligned, self.checkpoints, self.rounds, self.log, self.conditions)
-        images = [pictures / model for model in MODELS]
+        pictures, trained = (
+            self.images / PAIRS,
+            (self.aligned, self.checkpoints, self.rounds, self.log, self.conditions),
+        )
         return {
             "degrade": (self.prompts, self.undegraded, self.degradations),
-            "sample": (self.pairs, pictures / "pairs"),
-            "import": (self.pairs, self.left_out, self.importing, pictures / "pairs"),
+            "sample": (self.pairs, pictures),
+            "import": (self.pairs, self.left_out, self.importing, pictures),
             "pretrain": (self.policies, self.pretraining.path),
             "train": (*trained, self.validation, self.samples, self.trackers, self.exports),
-            "evaluate": (self.scores, self.parts, self.evaluation, *images),
+            "images": (self.drawn, *self._of_models, self.tried),
+            "judge": (self.evaluation, self.scores),
             "report": (self.report_html, self.report_json, self.aligned / "README.md"),
         }
 
     @property
+    def _of_models(self) -> list[Path]:
+        """Folders of evaluation images."""
+        return sorted(path for path in self.images.glob("*") if path.is_dir() and path.name != PAIRS)
+
+    @property
     def sealed(self) -> dict[str, tuple[Path, ...]]:
         """Of that, what others read: its digests are kept. Shards have theirs in an index; some pictures have none."""
-        images = [self.images / model for model in MODELS]
         index = (self.pairs / "index.json", self.pairs / "layout.json")
         return {
             "degrade": (self.prompts, self.undegraded),
@@ -195,7 +217,8 @@ class RunFolder:
             "import": (*index, self.left_out),
             "pretrain": (self.policies, self.pretraining.log),
             "train": (self.aligned, self.log, self.samples),
-            "evaluate": (self.scores, self.parts, self.evaluation, *images),
+            "images": self.outputs["images"],
+            "judge": self.outputs["judge"],
             "report": self.outputs["report"],
         }
 
@@ -210,7 +233,7 @@ class RunFolder:
         names = set(names)
         for path in [path for name in names for path in self.outputs[name]]:
             remove(path)
-        return self._keep_votes() if names & {"train", "evaluate"} else []
+        return self._keep_votes() if names & {"train", "images"} else []
 
     def _keep_votes(self) -> list[str]:
         """Votes are a person's work: where their images go, they are put aside."""

@@ -18,16 +18,18 @@ MECHANICAL: dict[str, tuple[str, ...]] = {
     "sample": ("batch",),
     "dataset": ("batch",),
     "train": _TRAINING,
-    "evaluate": ("batch",),
+    "evaluate": ("batch", "judge_batch"),
     "validation": ("batch", "final", "prompts"),
 }
 """Options that change memory, disk, names or when it stops, but not the result: a run may go on with others.
 
 Where pairs do not fit into `train.window` another window means another order from then on, and nothing else.
 """
-IDENTITY, REFERENCES = "files of model.path", "files of evaluate.references"
+IDENTITY, REFERENCES, CONTESTANTS = "files of model.path", "files of evaluate.references", "files of evaluate.models"
 ITEMS = "rows of evaluate.prompts or evaluate.validation"
 """What was read, in words: a message may name it as changed."""
+JUDGING = ("metrics", "references", "models", *MECHANICAL["evaluate"])
+"""Of an evaluation, what no image depends on, or what is known by its files."""
 METHOD = ("policy_pair", "reference", "objective", "adaptation", "draw", "on_policy")
 READ: dict[str, tuple[str, ...]] = {
     "degrade": ("seed", "prompts", "degradation"),
@@ -35,7 +37,8 @@ READ: dict[str, tuple[str, ...]] = {
     "import": ("model", IDENTITY, "dataset"),
     "pretrain": ("seed", "model", IDENTITY, "pretrain"),
     "train": ("seed", "model", IDENTITY, *METHOD, "train"),
-    "evaluate": ("seed", "model", IDENTITY, "evaluate", ITEMS, REFERENCES),
+    "images": ("seed", "model", IDENTITY, "images", ITEMS, CONTESTANTS),
+    "judge": ("judge", REFERENCES),
     "report": ("name", "evaluated"),
 }
 """Of the recipe, and of what was read for it, what each stage depends on."""
@@ -47,6 +50,8 @@ def settings_of(stage: str, found: Checked) -> Row:
     tree = _result_only(components.plain(recipe))
     tree |= {IDENTITY: found.identity, REFERENCES: found.references, "prompts": found.prompts}
     tree |= {"evaluated": recipe.evaluate is not None, ITEMS: _digest(found.items)}
+    tree |= {"images": _drawing(recipe), "judge": recipe.evaluate and components.plain(recipe.evaluate.metrics)}
+    tree[CONTESTANTS] = {name: each.identity for name, each in found.contestants.items()}
     tree["degradation"] = recipe.degradation_used and _lasting(recipe.degradation_used)
     keys = READ[stage]
     if stage == "train" and recipe.validation.save == "best":
@@ -61,7 +66,7 @@ def changed(old: Row, new: Row, recipe: Recipe) -> list[str]:
     that the new ones lack has no meaning any more.
     """
     values = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
-    values |= {"prompts": None, "degradation": recipe.degradation_used}
+    values |= {"prompts": None, "degradation": recipe.degradation_used, "images": None, "judge": None}
     filled = {key: _filled(old.get(key, new[key]), values.get(key)) for key in new}
     found = set(_differing(_result_only(filled), new))
     # What a source holds is described without the options that are at their default.
@@ -108,6 +113,15 @@ def _differing(old: Any, new: Any, path: str = "") -> Iterator[str]:
             yield from _differing(old.get(name), new[name], f"{path}.{name}" if path else name)
     elif old != new:
         yield path
+
+
+def _drawing(recipe: Recipe) -> Row:
+    """What of an evaluation decides which images there are: of the metrics, the one that chooses scales."""
+    given = recipe.evaluate
+    if not given:
+        return {}
+    found = {name: value for name, value in components.plain(given).items() if name not in JUDGING}
+    return found | {"choose": given.chooser and components.plain(given.chooser)}
 
 
 def _lasting(degradation: Degradation) -> Row:

@@ -8,11 +8,14 @@ from ddspo import components
 from ddspo.checks import Checked
 from ddspo.errors import InputError
 from ddspo.manifest import Manifest
-from ddspo.recipe import STAGES
+from ddspo.recipe import STAGES, VERBS
 from ddspo.settings import changed, settings_of
 
 MENDS = ("lr", "max_grad_norm")
 """Settings that may change where a guard stopped a stage: what is done stays, and the log says which rate it had."""
+
+ANEW = ("judge", "report")
+"""Stages that are done again where something changed: no score is computed twice, and pages are quick."""
 
 
 @dataclass(frozen=True)
@@ -31,18 +34,18 @@ class Standing:
         return next((name for name in STAGES if self._changed(name)), None)
 
     def check(self, names: Iterable[str]) -> None:
-        """Refuse what changed since a stage was begun; a report is made anew without asking.
+        """Refuse what changed since a stage was begun; what is quickly made anew is, without asking.
 
         Raises:
             InputError: One of some stages was begun with other settings, or made from something else; the first one.
         """
         for name in STAGES:
-            keys = self._changed(name) if name in names and name != "report" else []
+            keys = self._changed(name) if name in names and name not in ANEW else []
             if keys:
                 raise InputError(
                     f"{self.manifest.run.path}: stage {name} was begun with another {', '.join(keys)}: choose another "
-                    f"name=..., or add --fresh to `ddspo {name}` or `ddspo run`, which starts anew at {name} and "
-                    "keeps what was made before it"
+                    f"name=..., or add --fresh to `ddspo {_verb(name)}` or `ddspo run`, which starts anew at "
+                    f"{name} and keeps what was made before it"
                 )
 
     def needs(self, name: str) -> None:
@@ -61,9 +64,9 @@ class Standing:
             raise InputError(f"{name}: the recipe has no such group: `ddspo show` prints what it may hold")
         for earlier in recipe.stages[: recipe.stages.index(name)]:
             if not self.manifest.has_finished(earlier):
-                raise InputError(f"{folder}: {earlier} is not finished: run `ddspo {earlier}` or `ddspo run`")
+                raise InputError(f"{folder}: {earlier} is not finished: run `ddspo {_verb(earlier)}` or `ddspo run`")
             for path, what in self.manifest.damage(earlier).items():
-                raise InputError(f"{path}: {what}: `ddspo {earlier}` or `ddspo run` makes it again")
+                raise InputError(f"{path}: {what}: `ddspo {_verb(earlier)}` or `ddspo run` makes it again")
 
     def mend(self, name: str) -> list[str]:
         """Take away what is damaged of a finished stage, so that it is made again, and a report of something else.
@@ -71,7 +74,7 @@ class Standing:
         Returns:
             A line for each damaged file.
         """
-        if name == "report" and self._changed(name):
+        if name in ANEW and self._changed(name):
             self.manifest.forget([name])
         return self.manifest.reopen(name)
 
@@ -95,3 +98,8 @@ class Standing:
         stages = self.found.recipe.stages
         before = stages[: stages.index(name)] if name in stages else ()
         return {each: self.manifest.result(each) for each in before}
+
+
+def _verb(stage: str) -> str:
+    """The command that runs a stage."""
+    return VERBS.get(stage, stage)

@@ -13,10 +13,10 @@ from ddspo.backbones.base import Backbone
 from ddspo.conditions import Condition
 from ddspo.cost.memory import BRANCHES
 from ddspo.errors import InputError
+from ddspo.judging.options import Evaluation
 from ddspo.prompts.reading import read_prompts
 from ddspo.recipe import Recipe
 from ddspo.run_folder import MODELS
-from ddspo.stages.evaluate import Evaluation
 from ddspo.stages.import_pairs import Dataset
 from ddspo.training.validation import Validation
 
@@ -99,13 +99,13 @@ def _validation(settings: Validation, updates: int, backbone: Backbone) -> int:
 
 
 def _evaluation(settings: Evaluation, backbone: Backbone) -> int:
-    """Both models over all scales on the validation prompts, then each at one, which may be the dearest."""
+    """Every model over all scales on the validation prompts, then at one, which may be the dearest."""
     each = {scale: backbone.evaluations(settings.steps, scale) for scale in settings.scales}
-    items = {
-        name: len(read_prompts(getattr(settings, name), f"evaluate.{name}")) for name in ("validation", "prompts")
-    }
-    validation = items["validation"] * settings.validation_images * sum(each.values())
-    return len(MODELS) * (validation + items["prompts"] * settings.images * max(each.values()))
+    drawn = len(read_prompts(settings.prompts, "evaluate.prompts")) * settings.images * max(each.values())
+    if settings.chooser and settings.validation:
+        tried = len(read_prompts(settings.validation, "evaluate.validation")) * settings.validation_images
+        drawn += tried * sum(each.values())
+    return (len(MODELS) + len(settings.models)) * drawn
 
 
 def condition_shapes(backbone: Backbone) -> Condition:

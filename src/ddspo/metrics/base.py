@@ -46,6 +46,13 @@ class Measure(ABC):
     """Whether bfloat16 will do on CUDA."""
     version: ClassVar[int] = 1
     """Grows whenever the same options give other scores."""
+    needs_references: ClassVar[bool] = False
+    """Whether it measures against real images."""
+
+    @property
+    def name(self) -> str:
+        """What a recipe calls it: its file's name."""
+        return type(self).__module__.rpartition(".")[2]
 
     @property
     def side(self) -> int | None:
@@ -66,13 +73,13 @@ class Measure(ABC):
         return torch.bfloat16 if self.half and device.type == "cuda" else torch.float32
 
     def identity(self, device: torch.device) -> str:
-        """Short digest of all that its scores depend on: class, options, weights, and the precision of a device.
+        """Name and digest of all that its scores depend on: options, weights, and the precision of a device.
 
         Raises:
             InputError: Weights are nowhere, or cannot be reached.
         """
         parts = (repr(self), self.version, self.dtype(device), *(each.identity for each in self.weights))
-        return hashlib.sha256(repr(parts).encode()).hexdigest()[:LENGTH]
+        return f"{self.name}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:LENGTH]}"
 
 
 class Metric(Measure):
@@ -92,8 +99,6 @@ class Metric(Measure):
 
 class SetMetric(Measure):
     """Measures a set of images, against references or against nothing."""
-
-    needs_references: ClassVar[bool] = False
 
     @abstractmethod
     def open(

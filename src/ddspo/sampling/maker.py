@@ -5,6 +5,8 @@ the batch in flight, and the next run makes exactly what is missing.
 """
 
 import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +19,7 @@ from ddspo.agreement import agree, alone
 from ddspo.backbones._sampler import check_draws, sampling_with
 from ddspo.backbones.base import Backbone, Model
 from ddspo.errors import InputError
+from ddspo.judging.asking import asking
 from ddspo.pairs.background import Behind, ahead
 from ddspo.pairs.layout import Layout, keep_layout, layout_of
 from ddspo.pairs.shards import DEGRADED, Origin, state_columns
@@ -25,7 +28,7 @@ from ddspo.progress import Progress
 from ddspo.rows import Row
 from ddspo.sampling.options import Labels, Sampling
 from ddspo.sampling.plan import Plan
-from ddspo.sampling.samples import generate, label
+from ddspo.sampling.samples import Made, generate, label
 
 LABELLED: dict[str, pa.DataType] = {
     **{"win_seed": pa.int64(), "lose_seed": pa.int64(), "win_score": pa.float64(), "lose_score": pa.float64()},
@@ -79,16 +82,25 @@ class PairMaker:
 
     def _run(self, plan: Plan, writer: PairWriter) -> None:
         """All batches of a process: the next one is planned, and the last one written, while one is generated."""
-        make = label if self.settings.labels else generate
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
-        with self.progress.task("sample", self.settings.pairs) as advance, Behind() as behind:
+        with self._making() as make, self.progress.task("sample", self.settings.pairs) as advance, Behind() as behind:
             for batch in ahead(plan.batches(writer, process, processes)):
                 if batch.part is not None:
-                    made = make(self.backbone, batch.rows, self.settings)
+                    made = make(batch.rows)
                     behind(partial(writer.add, batch.shard, batch.part, *made))
                 if batch.closes:
                     behind(partial(writer.close, batch.shard, batch.closes))
                 advance(len(batch.rows) * processes, kept=batch.part is None)
+
+    @contextmanager
+    def _making(self) -> Iterator[Callable[[Sequence[Row]], Made]]:
+        """What makes the pairs of some rows; a judge stays loaded as long as it is at work."""
+        backbone, settings = self.backbone, self.settings
+        if not settings.labels:
+            yield lambda rows: generate(backbone, rows, settings)
+            return
+        with asking(settings.labels.judge, self.accelerator.device) as judge:
+            yield lambda rows: label(backbone, rows, settings, judge)
 
     def _origin(self, number: int) -> Origin:
         """How the pairs are made. The representation names the judge's class, which its options alone would not."""

@@ -23,7 +23,7 @@ SHARES = 16
 class Labels:
     """Pairs of one prompt each: the best against the worst of several samples from different seeds."""
 
-    judge: Annotated[Metric, Doc("what scores the samples, against the rows of `prompts`")]
+    judge: Annotated[Metric, Doc("what scores the samples, each alone, against the rows of `prompts`")]
     candidates: Annotated[int, Ge(2), Doc("samples of each prompt; if all score alike, it gives no pair")] = 8
     pairs: Annotated[
         int, Ge(1), Doc("pairs of each prompt at most: the best and the worst, the next best and next worst, ...")

@@ -77,7 +77,7 @@ class Plan:
         labels = self.settings.labels
         start = {"id": name, "prompt": prompt["prompt"], "visits": randomness.stable_seed(self.seed, name, "visits")}
         if labels:
-            fault = labels.judge.check(prompt)
+            fault = labels.judge.missing(prompt)
             if fault:
                 raise InputError(f"prompts: {prompt['id']}: {fault}: give a row that sample.labels.judge can read")
             seeds = [randomness.stable_seed(self.seed, name, "candidate", each) for each in range(labels.candidates)]

@@ -1,6 +1,5 @@
 """A batch of pairs: two samples of each from one initial noise, or the best and worst of several by a judge."""
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,9 +9,8 @@ from torch import Tensor
 from ddspo import randomness
 from ddspo.backbones._visited import Visited, visiting
 from ddspo.backbones.base import Backbone
-from ddspo.errors import InputError
 from ddspo.maths.pair import Pair, split
-from ddspo.metrics.base import Score
+from ddspo.metrics.base import Judge, Score
 from ddspo.pairs.data import States
 from ddspo.rows import Row
 from ddspo.sampling.options import Sampling
@@ -43,9 +41,10 @@ def _both(backbone: Backbone, rows: Sequence[Row], settings: Sampling) -> Made:
     return Made(rows, split(latents), states)
 
 
-def label(backbone: Backbone, rows: Sequence[Row], settings: Sampling) -> Made:
+def label(backbone: Backbone, rows: Sequence[Row], settings: Sampling, judge: Judge) -> Made:
     """Generate and judge all candidates, as many at once as without labels, and keep the best and worst."""
     assert settings.labels
+    sign = 1 if settings.labels.judge.higher_is_better else -1
     candidates = settings.labels.candidates
     tasks = [(row["item"], seed) for row in rows for seed in row["seeds"]]
     calls = calls_to_keep(backbone, rows, settings).repeat_interleave(candidates, 0)
@@ -55,14 +54,14 @@ def label(backbone: Backbone, rows: Sequence[Row], settings: Sampling) -> Made:
         prompts = [item["prompt"] for item in items]
         sampled, visited = _sample(backbone, prompts, seeds, calls[first : first + len(items)], settings)
         part = sampled.cpu().half()
-        scores += settings.labels.judge(backbone.decode(part.float()), items)
+        scores += judge(backbone.decode(part.float()), items)
         latents.append(part)
         visits.append(visited.cpu())
     found, chosen = [], []
     for number, row in enumerate(rows):
         first = number * candidates
         mine = scores[first : first + candidates]
-        ranked = best_and_worst([score.value for score in mine], row["seeds"], settings.labels.pairs)
+        ranked = best_and_worst([sign * score.value for score in mine], row["seeds"], settings.labels.pairs)
         for rank, places in enumerate(ranked):
             name = row["id"] if settings.labels.pairs == 1 else f"{row['id']}~{rank}"
             found.append({"id": name, "prompt": row["prompt"]} | _verdict(places, mine, row["seeds"]))
@@ -87,12 +86,7 @@ def best_and_worst(values: Sequence[float], seeds: Sequence[int], pairs: int = 1
     """Places of the best and the worst value, of the next best and the next worst, ..., as long as they differ.
 
     Ties go by the seeds, which are stable hashes.
-
-    Raises:
-        InputError: A value is not finite.
     """
-    if not all(map(math.isfinite, values)):
-        raise InputError(f"sample.labels.judge: scores {values}: use a judge with finite scores")
     order = sorted(range(len(values)), key=lambda place: (values[place], seeds[place]))
     found = [Pair(win, lose) for win, lose in zip(order[::-1], order, strict=True) if values[win] > values[lose]]
     return found[:pairs]

@@ -21,8 +21,9 @@ from ddspo.backbones._residence import awake
 from ddspo.backbones.base import Backbone
 from ddspo.errors import InputError
 from ddspo.files import replace_atomically, write_rows
+from ddspo.judging.asking import asking
 from ddspo.maths.statistics import overall
-from ddspo.metrics.base import Metric, tag_of
+from ddspo.metrics.base import Metric
 from ddspo.rows import Row
 from ddspo.training.trackers import show
 
@@ -35,9 +36,10 @@ class Validation:
 
     every: Annotated[int, Ge(0), Doc("updates from one to the next; 0 for none")] = 0
     pictures: Annotated[int, Gt(0), Doc("prompts in the grid, spread over those that are held out")] = 6
-    scored: Annotated[
-        int, Ge(0), Doc("prompts of evaluate.validation that evaluate.metric judges, one image each; 0 for no score")
-    ] = 0
+    scored: Annotated[int, Ge(0), Doc("held-out prompts that a metric judges, one image each; 0 for no score")] = 0
+    metric: Annotated[
+        Metric | None, Doc("what judges them; null: the metric that chooses the guidance scale in evaluate")
+    ] = None
     final: Annotated[
         int, Ge(0), Le(10_000), Doc("held-out prompts of which base and aligned draw a picture in the end; 0: none")
     ] = 16
@@ -80,7 +82,7 @@ class Validator:
     """Generates, shows and judges. Make it before the backbone becomes a policy: it keeps the base's images.
 
     Attributes:
-        metric: What judges, if anything is to be scored.
+        metric: What judges, if anything is to be scored; it is loaded for each look, and freed after it.
         folder: Where the grids go.
     """
 
@@ -119,7 +121,7 @@ class Validator:
         images = self._generate()
         self._grid(step, images)
         if self.settings.scored:
-            scores += torch.tensor([self._score(self.base), self._score(images)], device=scores.device)
+            scores += torch.tensor(self._scores(images), device=scores.device)
 
     def _generate(self) -> list[np.ndarray]:
         images: list[np.ndarray] = []
@@ -139,11 +141,14 @@ class Validator:
         replace_atomically(path, lambda partial: Image.fromarray(grid).save(partial, format="PNG"))
         show(self.accelerator, grid, step)
 
-    def _score(self, images: Sequence[np.ndarray]) -> float:
+    def _scores(self, images: Sequence[np.ndarray]) -> list[float]:
+        """Of base and policy."""
         assert self.metric is not None  # nothing is scored without one
-        items = spread(self.items, self.settings.scored)
-        scores = self.metric(spread(images, self.settings.scored), items)
-        return overall([tag_of(item) for item in items], [score.value for score in scores])
+        items, count = spread(self.items, self.settings.scored), self.settings.scored
+        groups = [self.metric.group(item) for item in items]
+        with asking(self.metric, self.accelerator.device) as judge:
+            both = [judge(spread(each, count), items) for each in (self.base, images)]
+        return [overall(groups, [score.value for score in scores]) for scores in both]
 
 
 def spread(rows: Sequence[T], count: int) -> list[T]:
