@@ -116,9 +116,12 @@ def test_too_few_images_are_one_line(backbone: Backbone) -> None:
     own = pictures(5, *[side(backbone)] * 3)
     with LatentDiversity(NOISE).open(CPU, None) as judge, pytest.raises(InputError, match="no prompt has two images"):
         judge(shown(own, 3))
-    with LatentDistance(NOISE).open(CPU, lambda: own) as judge, pytest.raises(InputError, match="two or more"):
+    with LatentDistance(NOISE).open(CPU, lambda: own) as judge, pytest.raises(InputError, match="it takes 2 or more"):
         judge(shown(own[:1], 1))
-    with LatentDistance(NOISE).open(CPU, lambda: own[:1]) as judge, pytest.raises(InputError, match="two or more"):
+    with (
+        LatentDistance(NOISE).open(CPU, lambda: own[:1]) as judge,
+        pytest.raises(InputError, match="it takes 2 or more"),
+    ):
         judge(shown(own, 1))
     with pytest.raises(InputError, match="give references"), LatentDistance(NOISE).open(CPU, None):
         pass

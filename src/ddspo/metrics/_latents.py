@@ -2,13 +2,12 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
 
 import numpy as np
 import torch
 
 from ddspo.backbones._lone_autoencoder import lone_autoencoder
-from ddspo.backbones.base import Backbone
+from ddspo.metrics._sets import Features, in_parts, joined
 from ddspo.weights import Hub
 
 AT_ONCE = 64
@@ -28,13 +27,11 @@ def autoencoder_of(model: str) -> Hub:
 
 
 @contextmanager
-def opened(weights: Hub, device: torch.device) -> Iterator[Backbone]:
-    """A pipeline with its autoencoder alone, in single precision."""
-    yield lone_autoencoder(weights.path(), torch.float32, device)
+def opened(weights: Hub, device: torch.device) -> Iterator[Features]:
+    """The features [N, F] of images made to fit the pipeline, of which a few are in memory."""
+    backbone = lone_autoencoder(weights.path(), torch.float32, device)
 
+    def features(images: Iterable[np.ndarray]) -> torch.Tensor:
+        return joined(backbone.features(part) for part in in_parts(map(backbone.fit, images), AT_ONCE))
 
-def features(backbone: Backbone, images: Iterable[np.ndarray]) -> torch.Tensor:
-    """[N, F] of any number of images of any sizes, made to fit the pipeline, of which a few are in memory."""
-    every = map(backbone.fit, images)
-    found = [backbone.features(part) for part in iter(lambda: list(islice(every, AT_ONCE)), [])]
-    return torch.cat(found) if found else torch.empty(0, 0)
+    yield features

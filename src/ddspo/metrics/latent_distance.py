@@ -3,17 +3,16 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import Annotated
 
 import numpy as np
 import torch
 from typing_extensions import Doc
 
-from ddspo.errors import InputError
 from ddspo.maths.frechet import frechet_distance
-from ddspo.metrics._latents import autoencoder_of, features, opened
-from ddspo.metrics.base import SetJudge, SetMetric, Shown
+from ddspo.metrics._latents import autoencoder_of, opened
+from ddspo.metrics._sets import two_sides
+from ddspo.metrics.base import SetJudge, SetMetric
 from ddspo.weights import Hub
 
 
@@ -35,15 +34,6 @@ class LatentDistance(SetMetric):
     @contextmanager
     def open(self, device: torch.device, references: Callable[[], Iterable[np.ndarray]] | None) -> Iterator[SetJudge]:
         """Load the autoencoder; the references are encoded when the first set is there."""
-        if references is None:
-            raise InputError("latent_distance: it measures against real images: give references")
-        with opened(self.weights[0], device) as backbone:
-            real = cache(lambda: features(backbone, references()))
-
-            def judge(images: Iterable[Shown]) -> dict[str, float]:
-                found = features(backbone, (each.image for each in images))
-                if min(len(found), len(real())) < 2:
-                    raise InputError("latent_distance: a distance takes two or more images of each side: give more")
-                return {"distance": frechet_distance(found, real())}
-
-            yield judge
+        with opened(self.weights[0], device) as features:
+            sides = two_sides(features, references, 2, "latent_distance")
+            yield lambda images: {"distance": frechet_distance(*sides(images))}

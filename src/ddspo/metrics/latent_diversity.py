@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from typing_extensions import Doc
 
-from ddspo.metrics._latents import autoencoder_of, features, opened
-from ddspo.metrics._within import mean_within
+from ddspo.metrics._latents import autoencoder_of, opened
+from ddspo.metrics._sets import mean_within, noted
 from ddspo.metrics.base import SetJudge, SetMetric, Shown
 from ddspo.weights import Hub
 
@@ -31,21 +31,14 @@ class LatentDiversity(SetMetric):
     @contextmanager
     def open(self, device: torch.device, references: Callable[[], Iterable[np.ndarray]] | None) -> Iterator[SetJudge]:
         """Load the autoencoder."""
-        with opened(self.weights[0], device) as backbone:
+        with opened(self.weights[0], device) as features:
 
             def judge(images: Iterable[Shown]) -> dict[str, float]:
                 items: list[str] = []
-                found = features(backbone, _images(images, items))
+                found = features(noted(images, items))
                 return {"diversity": mean_within(items, found, _apart, "latent_diversity")}
 
             yield judge
-
-
-def _images(shown: Iterable[Shown], items: list[str]) -> Iterator[np.ndarray]:
-    """The images, one in memory at a time; whose they are is noted on the way."""
-    for each in shown:
-        items.append(each.item)
-        yield each.image
 
 
 def _apart(a: torch.Tensor, b: torch.Tensor) -> float:
