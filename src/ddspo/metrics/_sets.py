@@ -1,8 +1,8 @@
-"""What metrics of sets share: images in small batches, references that are read once, pairs within a prompt."""
+"""What metrics of sets share: images in small batches, references that are read once, groups of one prompt."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
-from itertools import combinations, islice
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -72,22 +72,21 @@ def noted(shown: Iterable[Shown], items: list[str]) -> Iterator[np.ndarray]:
         yield each.image
 
 
-def mean_within(items: Sequence[str], values: Iterable[T], distance: Callable[[T, T], float], metric: str) -> float:
-    """The mean distance between two values of one item, each pair counted once.
+def groups_of(items: Sequence[str], values: Iterable[T], metric: str) -> list[list[T]]:
+    """The values of each item that has two or more of them.
 
     Args:
         items: Whose each value is.
         values: What is compared.
-        distance: Of two of them.
         metric: Its name, for the message.
 
     Raises:
-        InputError: No item has two values.
+        InputError: No item has two.
     """
     groups: dict[str, list[T]] = {}
     for item, value in zip(items, values, strict=True):
         groups.setdefault(item, []).append(value)
-    distances = [distance(a, b) for group in groups.values() for a, b in combinations(group, 2)]
-    if not distances:
+    found = [group for group in groups.values() if len(group) > 1]
+    if not found:
         raise InputError(f"{metric}: no prompt has two images, and it compares images of one prompt: draw more")
-    return float(np.mean(distances))
+    return found

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Annotated
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from typing_extensions import Doc
 
 from ddspo.metrics._latents import autoencoder_of, opened
-from ddspo.metrics._sets import mean_within, noted
+from ddspo.metrics._sets import groups_of, noted
 from ddspo.metrics.base import SetJudge, SetMetric, Shown
 from ddspo.weights import Hub
 
@@ -36,10 +37,8 @@ class LatentDiversity(SetMetric):
             def judge(images: Iterable[Shown]) -> dict[str, float]:
                 items: list[str] = []
                 found = features(noted(images, items))
-                return {"diversity": mean_within(items, found, _apart, "latent_diversity")}
+                groups = groups_of(items, found, "latent_diversity")
+                apart = [float((a - b).norm()) for group in groups for a, b in combinations(group, 2)]
+                return {"diversity": float(np.mean(apart))}
 
             yield judge
-
-
-def _apart(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float((a - b).norm())
