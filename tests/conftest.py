@@ -6,11 +6,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-CACHE = tempfile.mkdtemp(prefix="ddspo-cache-")
-"""What is computed once for a user: each test process begins with none, and leaves none."""
-atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
 os.environ.setdefault("MPLCONFIGDIR", str(Path("~/.cache/matplotlib").expanduser()))
-os.environ["XDG_CACHE_HOME"] = CACHE
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="ddspo-cache-")  # each test process begins with no scores
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("ACCELERATE_USE_CPU", "true")
@@ -23,6 +20,7 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from ddspo.backbones.sd import SD
 
+atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine is no mistake of the code's
 hypothesis.settings.load_profile("patient")

@@ -2,7 +2,9 @@
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +20,33 @@ from ddspo import randomness
 from ddspo.backbones.base import Model
 from ddspo.backbones.sd import SD
 from ddspo.files import write_rows
-from ddspo.metrics.base import Metric, Score
-from ddspo.metrics.geneval import GenEval
+from ddspo.judging.judging import Judging, References
+from ddspo.judging.options import Evaluation
+from ddspo.metrics.base import Judge, Measure, Metric, Score, SetJudge, SetMetric, Shown
+from ddspo.metrics.saturation import Saturation
 from ddspo.progress import Progress
 from ddspo.recipe import load
 from ddspo.references import read_references
-from ddspo.rows import read_rows
+from ddspo.rows import Row, read_rows
 from ddspo.run_folder import RunFolder
-from ddspo.stages import evaluate as stage
-from ddspo.stages.evaluate import Evaluate, Evaluation
-from ddspo.stages.report import report
+from ddspo.stages.images import Images
+from ddspo.stages.judge import Judge as Judged
 from ddspo.workflow import Workflow
 
 
+@dataclass(frozen=True)
 class Brightness(Metric):
     """The brighter, the better."""
 
-    def check(self, item: Mapping[str, Any]) -> None:
-        """Every prompt will do."""
+    title = "brightness"
+    reads_prompt = False
 
-    def __call__(self, images: Sequence[np.ndarray], items: Sequence[Mapping[str, Any]]) -> list[Score]:
-        return [Score(float(image.mean()) / 255, True) for image in images]
+    @contextmanager
+    def open(self, device: torch.device) -> Iterator[Judge]:
+        yield lambda images, rows: [Score(self.look(image)) for image in images]
+
+    def look(self, image: np.ndarray) -> float:
+        return float(image.mean()) / 255
 
 
 class Painter:
@@ -62,11 +70,35 @@ class Painter:
         return torch.tensor(np.stack(images)[:, 0, 0], dtype=torch.float32)
 
 
+@dataclass(frozen=True)
 class Red(Brightness):
     """The redder, the better."""
 
-    def __call__(self, images: Sequence[np.ndarray], items: Sequence[Mapping[str, Any]]) -> list[Score]:
-        return super().__call__([image[..., 0] for image in images], items)
+    title = "red"
+    name = "red"
+
+    def look(self, image: np.ndarray) -> float:
+        return float(image[..., 0].mean()) / 255
+
+
+@dataclass(frozen=True)
+class Apart(SetMetric):
+    """How far the means of the sets' images are from those of real ones, and how many images there are."""
+
+    title = "apart"
+    name = "apart"
+    needs_references = True
+
+    @contextmanager
+    def open(self, device: torch.device, references: Callable[[], Iterable[np.ndarray]] | None) -> Iterator[SetJudge]:
+        assert references
+        real = np.mean([image.mean() for image in references()])
+
+        def judge(images: Iterable[Shown]) -> dict[str, float]:
+            found = [shown.image.mean() for shown in images]
+            return {"apart": float(abs(np.mean(found) - real)), "images": float(len(found))}
+
+        yield judge
 
 
 RED = {"base": {1.0: 10, 2.0: 60, 3.0: 40}, "aligned": {1.0: 20, 2.0: 70, 3.0: 90}}
@@ -83,98 +115,111 @@ def painted(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return run
 
 
+def evaluation(metrics: tuple[Measure, ...], **more: Any) -> Evaluation:
+    given: dict[str, Any] = {"scales": (1.0, 2.0, 3.0), "steps": 1, "images": 3, "validation_images": 1, "batch": 4}
+    return Evaluation(metrics, "evaluation", "validation", **(given | more))
+
+
+def evaluate(
+    run: RunFolder,
+    models: Mapping[str, Any],
+    items: Mapping[str, Sequence[Row]],
+    settings: Evaluation,
+    references: References | None = None,
+) -> None:
+    accelerator, progress = Accelerator(), Progress(speaks=False)
+    judging = Judging(accelerator, progress, 4)
+    Images(run, models, items, settings, settings.chooser, 5, judging, accelerator, progress).draw()
+    Judged(run, settings.metrics, references, judging, dict).judge()
+
+
 def paint(run: RunFolder, batch: int = 4) -> None:
     items = {split: [{"id": text, "prompt": text} for text in texts] for split, texts in SPLITS.items()}
-    Evaluate(
-        folder=run,
-        models={"base": lambda: Painter(RED["base"]), "aligned": lambda: Painter(RED["aligned"])},  # type: ignore[dict-item]
-        items=items,
-        settings=Evaluation(Red(), "", "", None, (1.0, 2.0, 3.0), 1, 3, 1, batch),
-        metric_name="red",
-        seed=5,
-        accelerator=Accelerator(),
-        progress=Progress(speaks=False),
-    ).run()
+    models = {"base": lambda: Painter(RED["base"]), "aligned": lambda: Painter(RED["aligned"])}
+    evaluate(run, models, items, evaluation((Red(), Saturation()), batch=batch))
+
+
+def scores(run: RunFolder, split: str, model: str | None = None) -> list[Row]:
+    rows = read_rows(run.scores / "red.jsonl")
+    return [row for row in rows if row["split"] == split and row["model"] == (model or row["model"])]
 
 
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda each: each.__name__)
 @pytest.mark.parametrize(
-    "name", ["scores/validation-*", "scores/evaluation-*", "images/aligned/*_1.png", "scores.jsonl"]
+    "name", ["tried/aligned/2/*_0.png", "images/aligned/*_1.png", "images/base/metadata.jsonl", "scores/red.jsonl"]
 )
 def test_what_is_damaged_on_the_way_is_made_again(
     name: str, damage: Callable[[Path], None], painted: RunFolder, tmp_path: Path
 ) -> None:
-    """A part or an image of an evaluation that goes on; nothing else is painted again."""
+    """An image or a list of an evaluation that goes on; nothing else is painted again."""
     shutil.copytree(painted.path, tmp_path / "run")
     run = RunFolder(tmp_path / "run")
     file = min(run.path.glob(name))
-    times = {path: path.stat().st_mtime_ns for path in run.images.rglob("*.png")}
+    times = {path: path.stat().st_mtime_ns for path in run.path.rglob("*.png")}
     damage(file)
     paint(run)
     assert file.read_bytes() == (painted.path / file.relative_to(run.path)).read_bytes()
-    assert run.scores.read_bytes() == painted.scores.read_bytes()
+    assert (run.scores / "red.jsonl").read_bytes() == (painted.scores / "red.jsonl").read_bytes()
     assert run.evaluation.read_bytes() == painted.evaluation.read_bytes()
     assert sum(path.stat().st_mtime_ns != time for path, time in times.items()) <= 4
 
 
 def test_an_evaluation_goes_on_with_another_batch(painted: RunFolder, tmp_path: Path) -> None:
-    """Parts of both sizes would count images twice."""
+    """Whose images are all there: nothing is painted."""
     shutil.copytree(painted.path, tmp_path / "run")
     run = RunFolder(tmp_path / "run")
+    times = {path: path.stat().st_mtime_ns for path in run.path.rglob("*.png")}
     paint(run, batch=3)
-    assert read_rows(run.scores) == read_rows(painted.scores)
-    assert {path.name.partition("x")[2][:2] for path in run.parts.iterdir()} == {"3-"}
+    assert read_rows(run.scores / "red.jsonl") == read_rows(painted.scores / "red.jsonl")
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
 
 
 def test_each_model_is_judged_at_the_scale_that_is_best_for_it(painted: RunFolder) -> None:
     """And at all scales on validation; what is judged is the model's own image."""
-    assert json.loads(painted.evaluation.read_text())["scales"] == BEST
-    rows = read_rows(painted.scores)
+    found = json.loads(painted.evaluation.read_text())
+    assert (found["scales"], found["choose"], found["models"]) == (BEST, "red", ["base", "aligned"])
     for model, red in RED.items():
-        mine = {split: [row for row in rows if (row["model"], row["split"]) == (model, split)] for split in SPLITS}
-        assert {(row["scale"], row["item"]) for row in mine["validation"]} == {(s, i) for s in red for i in range(2)}
+        mine = {split: scores(painted, split, model) for split in SPLITS}
+        assert {(row["scale"], int(row["item"])) for row in mine["validation"]} == {
+            (s, i) for s in red for i in (0, 1)
+        }
         assert {row["scale"] for row in mine["evaluation"]} == {BEST[model]}
         assert [row["value"] for each in mine.values() for row in each] == [
             red[row["scale"]] / 255 for each in mine.values() for row in each
         ]
-    report(painted, "painted")
-    found = json.loads(painted.report_json.read_text())["metrics"]["red"]
-    assert (found["base"], found["aligned"]) == pytest.approx((60 / 255, 90 / 255))
+    found = found["metrics"]["red"]
+    assert [found["models"][model]["score"] for model in RED] == pytest.approx([60 / 255, 90 / 255])
+    assert found["models"]["aligned"]["difference"] == pytest.approx(30 / 255)
+    assert found["models"]["aligned"]["won"] == 1
     assert found["curve"]["base"] == pytest.approx({"1": 10 / 255, "2": 60 / 255, "3": 40 / 255})
-    assert found["by_scale"]["3"]["difference"] == pytest.approx(50 / 255)
+    assert found["by_scale"]["aligned"]["3"]["difference"] == pytest.approx(50 / 255)
 
 
 def test_each_image_has_a_seed_of_its_own_which_models_and_scales_share(painted: RunFolder) -> None:
     """The files hold what was judged: the redness of the model, the prompt of the row, the seed of the row."""
-    rows = read_rows(painted.scores)
-    places = {(row["split"], row["item"], row["index"]): row["seed"] for row in rows}
-    assert all(row["seed"] == places[row["split"], row["item"], row["index"]] for row in rows)
-    assert len(set(places.values())) == len(places) == 2 + 3 * 3
-    for (split, item, index), seed in places.items():
+    sheets = {("evaluation", model, BEST[model]): painted.images / model for model in RED}
+    sheets |= {("validation", model, scale): painted.tried_at(model, scale) for model in RED for scale in RED[model]}
+    seeds: dict[tuple[str, int, int], int] = {}
+    for (split, model, scale), folder in sheets.items():
+        for row in read_rows(folder / "metadata.jsonl"):
+            place = split, row["item"], row["index"]
+            assert seeds.setdefault(place, row["seed"]) == row["seed"]
+            assert (row["prompt"], row["scale"]) == (SPLITS[split][row["item"]], scale)
+            colour = np.asarray(Image.open(folder / row["file_name"]))[0, 0].tolist()
+            assert colour == [RED[model][scale], 10 * len(row["prompt"]), row["seed"] % 11]
+    assert len(set(seeds.values())) == len(seeds) == 2 + 3 * 3
+    for (split, item, index), seed in seeds.items():
         assert seed == randomness.stable_seed(5, split, SPLITS[split][item], index, "image")
-    shown = [row for row in rows if row["split"] == "evaluation"]
-    assert len({row["image"] for row in shown}) == len(shown) == 2 * 3 * 3
-    for row in shown:
-        colour = np.asarray(Image.open(painted.path / row["image"]))[0, 0].tolist()
-        assert row["prompt"] == SPLITS["evaluation"][row["item"]]
-        assert colour == [RED[row["model"]][BEST[row["model"]]], 10 * len(row["prompt"]), row["seed"] % 11]
 
 
-def test_diversity_is_within_a_prompt_and_colourfulness_is_the_models_own(painted: RunFolder) -> None:
-    """Images of one prompt differ in blue alone, by |b - b'|; a prompt has three pairs.
-
-    Saturation is the largest channel minus the smallest, here (red - blue) / 255, or with more green (green - blue).
-    """
-    fidelity = json.loads(painted.evaluation.read_text())["fidelity"]
+def test_colourfulness_is_the_models_own(painted: RunFolder) -> None:
+    """Saturation is the largest channel minus the smallest, here (red - blue) / 255, or with more green of green."""
+    found = json.loads(painted.evaluation.read_text())["metrics"]["saturation"]["models"]
     for model in RED:
-        rows = [r for r in read_rows(painted.scores) if (r["model"], r["split"]) == (model, "evaluation")]
+        rows = read_rows(painted.images / model / "metadata.jsonl")
         blue = np.array([row["seed"] % 11 for row in rows]).reshape(3, 3)
-        assert np.ptp(blue) > 0
-        apart = np.mean([abs(b[i] - b[j]) for b in blue for i, j in ((0, 1), (0, 2), (1, 2))])
-        assert fidelity[model]["diversity"] == pytest.approx(apart)
         most = np.maximum(RED[model][BEST[model]], [[10], [20], [30]])
-        assert fidelity[model]["saturation"] == pytest.approx((most - blue).mean() / 255, abs=1e-5)
-        assert fidelity[model]["distance"] is None
+        assert found[model]["score"] == pytest.approx((most - blue).mean() / 255, abs=1e-5)
 
 
 RECIPE = """
@@ -188,7 +233,7 @@ train: {steps: 3, batch: 2, device_batch: 2, lr: 0.03, guards: {displacement: .i
 validation: {final: 0}
 trackers: []
 evaluate:
-  metric: {geneval: {detector: scenes}}
+  metrics: [saturation]
   prompts: FOLDER/evaluation.jsonl
   validation: FOLDER/validation.jsonl
   scales: [1, 3]
@@ -197,10 +242,8 @@ evaluate:
 """
 
 
-def test_what_is_judged_is_what_anyone_would_sample(
-    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each row again by plain calls: its model read from disk, its prompt, its seed, its scale."""
+def test_what_is_judged_is_what_anyone_would_sample(tiny_folder: Path, tmp_path: Path) -> None:
+    """Each image again by plain calls: its model read from disk, its prompt, its seed, its scale."""
     (tmp_path / "prompts.txt").write_text("a red cube\ntwo blue spheres\n")
     for name, texts in (("validation", ["a cube"]), ("evaluation", ["a ball", "a green ball"])):
         given = {"tag": "single_object", "include": [{"class": "circle", "count": 1}]}
@@ -209,19 +252,28 @@ def test_what_is_judged_is_what_anyone_would_sample(
         )
     text = RECIPE.replace("MODEL", str(tiny_folder)).replace("FOLDER", str(tmp_path))
     (tmp_path / "recipe.yaml").write_text(text)
-    monkeypatch.setattr(GenEval, "__call__", lambda _, *given: Brightness()(*given))
-    Workflow.start(load(tmp_path / "recipe.yaml", [f"out={tmp_path}"])).run(("degrade", "sample", "train", "evaluate"))
+    stages = ("degrade", "sample", "train", "images", "judge")
+    Workflow.start(load(tmp_path / "recipe.yaml", [f"out={tmp_path}"])).run(stages)
     run = RunFolder(tmp_path / "run")
     model = Model(str(tiny_folder), resolution=32)
     models = {"base": SD.load(model), "aligned": SD.load(model)}
     models["aligned"].pipeline.load_lora_weights(run.aligned)
-    rows = read_rows(run.scores)
-    for row in rows:
-        backbone = models[row["model"]]
-        image = backbone.decode(backbone.generate([row["prompt"]], [row["seed"]], 2, row["scale"]))[0]
-        assert row["value"] == pytest.approx(image.mean() / 255, abs=2e-3)
-    values = {model: np.array([row["value"] for row in rows if row["model"] == model]) for model in models}
-    assert np.abs(values["base"] - values["aligned"]).min() > 5e-3
+    folders = [run.images / name for name in models] + [
+        run.tried_at(name, scale) for name in models for scale in (1, 3)
+    ]
+    seen: dict[str, list[np.ndarray]] = {name: [] for name in models}
+    rows = []
+    for folder in folders:
+        name = folder.name if folder.name in models else folder.parent.name
+        for row in read_rows(folder / "metadata.jsonl"):
+            backbone, how = models[name], ([row["prompt"]], [row["seed"]], 2, row["scale"])
+            image = np.asarray(Image.open(folder / row["file_name"]))
+            again = backbone.decode(backbone.generate(*how))[0]
+            assert np.abs(image.astype(int) - again).max() <= 2
+            seen[name].append(image.astype(float))
+            rows.append(row | {"split": "validation" if folder.parent.name in models else "evaluation"})
+    apart = [np.abs(a - b).mean() for a, b in zip(seen["base"][-2:], seen["aligned"][-2:], strict=True)]
+    assert min(apart) > 1, "the models differ where the scale is the same"
     assert {row["seed"] for row in rows if row["split"] == "evaluation"} == {
         randomness.stable_seed(7, "evaluation", name, index, "image")
         for name in ("ball", "green-ball")
@@ -229,31 +281,31 @@ def test_what_is_judged_is_what_anyone_would_sample(
     }
 
 
-def test_a_metric_without_tags_and_references_of_any_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows without a tag are one group, whose mean is the score; equal models are equally far from the references.
-
-    These are read and encoded once for both.
-    """
-    places: list[str] = []
-    monkeypatch.setattr(stage, "read_references", lambda place: places.append(place) or read_references(place))
+def test_a_metric_without_tags_and_references_that_are_read_once(tmp_path: Path) -> None:
+    """Rows without a tag are one group, whose mean is the score; equal models are equally far from the references."""
+    reads: list[int] = []
     for number, width in enumerate((20, 40, 90)):
         save(tmp_path / f"references/{number}.png", number, width=width)
+
+    def read() -> Iterator[np.ndarray]:
+        reads.append(1)
+        return read_references(str(tmp_path / "references"))
+
     items = [{"id": f"p{number}", "prompt": "a cat"} | ({"tag": None} if number else {}) for number in range(3)]
     run, backbone = RunFolder(tmp_path / "run"), SD.tiny()
-    Evaluate(
-        folder=run,
-        models={"base": lambda: backbone, "aligned": lambda: backbone},
-        items={"validation": items[:1], "evaluation": items},
-        settings=Evaluation(Brightness(), "", "", str(tmp_path / "references"), (1.0,), 1, 2, 1, 4),
-        metric_name="brightness",
-        seed=0,
-        accelerator=Accelerator(),
-        progress=Progress(speaks=False),
-    ).run()
-    assert places == [str(tmp_path / "references")]
-    distances = [found["distance"] for found in json.loads(run.evaluation.read_text())["fidelity"].values()]
-    assert distances[0] == distances[1] > 0
-    report(run, "bright")
-    found = json.loads(run.report_json.read_text())["metrics"]["brightness"]
-    values = [row["value"] for row in read_rows(run.scores) if (row["model"], row["split"]) == ("base", "evaluation")]
-    assert found["base"] == found["by_tag"]["all"]["base"] == np.mean(values)
+    models = {"base": lambda: backbone, "aligned": lambda: backbone}
+    settings = evaluation((Brightness(), Apart()), scales=(1.0,), images=2, references="there")
+    evaluate(run, models, {"evaluation": items}, settings, References("digest", read))
+    found = json.loads(run.evaluation.read_text())
+    values = {model: each["value"] for model, each in found["sets"]["apart"]["models"].items()}
+    assert values["base"] == values["aligned"] > 0
+    assert found["sets"]["apart"]["models"]["base"]["more"] == {"images": 6}
+    assert len(reads) == 1
+    bright = found["metrics"][Brightness().name]["models"]
+    rows = read_rows(run.scores / f"{Brightness().name}.jsonl")
+    mean = np.mean([row["value"] for row in rows if row["model"] == "base"])
+    assert bright["base"]["score"] == bright["base"]["by_tag"]["all"] == pytest.approx(mean)
+    assert bright["aligned"]["difference"] == 0
+    assert bright["aligned"]["won"] == 0.5
+    assert (found["choose"], found["scales"]) == (None, {"base": 1.0, "aligned": 1.0})
+    assert not run.tried.exists()

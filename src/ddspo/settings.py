@@ -37,8 +37,8 @@ READ: dict[str, tuple[str, ...]] = {
     "import": ("model", IDENTITY, "dataset"),
     "pretrain": ("seed", "model", IDENTITY, "pretrain"),
     "train": ("seed", "model", IDENTITY, *METHOD, "train"),
-    "images": ("seed", "model", IDENTITY, "images", ITEMS, CONTESTANTS),
-    "judge": ("judge", REFERENCES),
+    "images": ("seed", "model", IDENTITY, "evaluate", ITEMS, CONTESTANTS),
+    "judge": ("evaluate", REFERENCES),
     "report": ("name", "evaluated"),
 }
 """Of the recipe, and of what was read for it, what each stage depends on."""
@@ -50,7 +50,7 @@ def settings_of(stage: str, found: Checked) -> Row:
     tree = _result_only(components.plain(recipe))
     tree |= {IDENTITY: found.identity, REFERENCES: found.references, "prompts": found.prompts}
     tree |= {"evaluated": recipe.evaluate is not None, ITEMS: _digest(found.items)}
-    tree |= {"images": _drawing(recipe), "judge": recipe.evaluate and components.plain(recipe.evaluate.metrics)}
+    tree["evaluate"] = _drawing(recipe) if stage == "images" else _judging(recipe)
     tree[CONTESTANTS] = {name: each.identity for name, each in found.contestants.items()}
     tree["degradation"] = recipe.degradation_used and _lasting(recipe.degradation_used)
     keys = READ[stage]
@@ -66,7 +66,7 @@ def changed(old: Row, new: Row, recipe: Recipe) -> list[str]:
     that the new ones lack has no meaning any more.
     """
     values = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
-    values |= {"prompts": None, "degradation": recipe.degradation_used, "images": None, "judge": None}
+    values |= {"prompts": None, "degradation": recipe.degradation_used}
     filled = {key: _filled(old.get(key, new[key]), values.get(key)) for key in new}
     found = set(_differing(_result_only(filled), new))
     # What a source holds is described without the options that are at their default.
@@ -122,6 +122,11 @@ def _drawing(recipe: Recipe) -> Row:
         return {}
     found = {name: value for name, value in components.plain(given).items() if name not in JUDGING}
     return found | {"choose": given.chooser and components.plain(given.chooser)}
+
+
+def _judging(recipe: Recipe) -> Row:
+    """What of it decides what is said of them."""
+    return {"metrics": components.plain(recipe.evaluate.metrics)} if recipe.evaluate else {}
 
 
 def _lasting(degradation: Degradation) -> Row:

@@ -17,6 +17,7 @@ from ddspo import randomness
 from ddspo.agreement import agree, alone
 from ddspo.backbones.base import Backbone
 from ddspo.files import replace_atomically, write_json, write_rows
+from ddspo.images import Unreadable, read_image
 from ddspo.judging.judging import Judging
 from ddspo.judging.options import Evaluation
 from ddspo.judging.pictures import Picture
@@ -175,4 +176,12 @@ def best(curve: Mapping[float, float]) -> float:
 
 
 def _is_there(sheet: Sheet, rows: Sequence[Row]) -> bool:
-    return all((sheet.folder / row["file_name"]).is_file() for row in rows)
+    return all(_is_whole(sheet.folder / row["file_name"]) for row in rows)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether an image was drawn, and can be read."""
+    try:
+        return path.is_file() and read_image(path) is not None
+    except Unreadable:
+        return False
