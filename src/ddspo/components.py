@@ -1,14 +1,13 @@
 """A component is a file: its name in a recipe is the file's name, its dataclass fields are its options."""
 
 import dataclasses
-import difflib
 import importlib
 import inspect
 import math
 import types
 import typing
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Annotated, Any
 
@@ -21,7 +20,7 @@ from ddspo.adaptations.base import Adaptation
 from ddspo.backbones.base import Backbone, Model, look_up
 from ddspo.degradations.base import Degradation
 from ddspo.detectors.base import Detector
-from ddspo.errors import InputError, quoted, shortened
+from ddspo.errors import InputError, nearest, quoted, shortened
 from ddspo.exports.base import Export
 from ddspo.layouts.base import Layout
 from ddspo.metrics.base import Measure, Metric, SetMetric
@@ -155,13 +154,6 @@ def docs(cls: type) -> dict[str, str]:
         notes = getattr(hints[field.name], "__metadata__", ())
         found[field.name] = next((note.documentation for note in notes if isinstance(note, Doc)), "")
     return found
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """': did you mean ...?', or the whole list where nothing is near."""
-    known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
-    return f": did you mean {' or '.join(near)}?" if near else f": one of {', '.join(known)}"
 
 
 def _bare(annotation: Any) -> Any:

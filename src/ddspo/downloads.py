@@ -1,4 +1,4 @@
-"""Files of public addresses: fetched once, checked against their SHA-256, and kept in the user's cache."""
+"""Files of public addresses: fetched once, checked against their digest, and kept in the user's cache."""
 
 import hashlib
 import os
@@ -30,11 +30,13 @@ class Download:
     Attributes:
         sha256: How the digest of what it must hold begins.
         largest: Bytes that it may have: an address that sends more is not what it was.
+        git: Whether the digest is the one that git gives the file, a SHA-1, in place of SHA-256.
     """
 
     url: str
     sha256: str
     largest: int
+    git: bool = False
 
     @property
     def name(self) -> str:
@@ -78,5 +80,15 @@ class Download:
         except (httpx2.HTTPError, OSError) as error:
             reason = str(error).strip() or type(error).__name__
             raise InputError(f"{self.url}: not fetched ({reason.splitlines()[0][:160]}): check the network") from None
-        if not digest.hexdigest().startswith(self.sha256):
-            raise InputError(f"{self.url}: sends another file than was published (SHA-256 {digest.hexdigest()[:16]})")
+        found = _git_digest(partial, size) if self.git else digest.hexdigest()
+        if not found.startswith(self.sha256):
+            raise InputError(f"{self.url}: sends another file than was published (digest {found[:16]})")
+
+
+def _git_digest(path: Path, size: int) -> str:
+    """By which git names what a file holds."""
+    digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    with path.open("rb") as file:
+        for part in iter(lambda: file.read(1 << 20), b""):
+            digest.update(part)
+    return digest.hexdigest()

@@ -1,6 +1,8 @@
 """The kinds of error that are the user's to mend, and how anyone's text is told in a line."""
 
+import difflib
 import reprlib
+from collections.abc import Iterable
 from typing import Any
 
 LONGEST = 1200
@@ -40,6 +42,13 @@ def shortened(text: str, most: int = QUOTED) -> str:
     """Anyone's text without quotes, printable, and without its middle where it is long."""
     line = text if len(text) <= most else f"{text[: most // 2]}...{text[-(most // 2) :]}"
     return legible(line)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """': did you mean ...?', or the whole list where nothing is near."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+    return f": did you mean {' or '.join(near)}?" if near else f": one of {', '.join(known)}"
 
 
 class _Quotes(reprlib.Repr):

@@ -25,6 +25,7 @@ from ddspo.objectives.base import Objective
 from ddspo.objectives.logistic import Logistic
 from ddspo.policy_pairs.base import PolicyPair
 from ddspo.policy_pairs.training_free import TrainingFree
+from ddspo.prompts.addresses import address_lists
 from ddspo.prompts.source import Source
 from ddspo.reference_policies.base import Reference
 from ddspo.reference_policies.frozen import FrozenReference
@@ -143,6 +144,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
             "write a shorter one"
         )
     try:
+        address_lists(tree)
         recipe = components.construct(Recipe, tree, "")
     except InputError as error:
         raise InputError(f"{path}: {error}") from None

@@ -3,7 +3,7 @@
 import pytest
 
 from ddspo.errors import InputError
-from ddspo.prompts.overlaps import overlaps
+from ddspo.prompts.overlaps import contamination, overlaps
 from ddspo.rows import Row
 
 
@@ -38,3 +38,16 @@ def test_an_evaluation_that_holds_nothing_out_is_refused() -> None:
     ):
         overlaps(["a", "b"], items(["c"], ["a"]))
     assert len(overlaps(["a", "b"], items(["a", "b"], ["c"]))) == 1
+
+
+def test_contamination_is_counted_over_all_that_was_used() -> None:
+    """But for case, spaces and punctuation; each prompt of the evaluation counts, an example is given once."""
+    used = (text for text in ["A photo of: two DOGS!", "a  cat.", "\u72ac", "an owl"] * 1000)
+    held_out = ["a photo of two dogs", "A cat", "a cat", "a cat on a mat", "\u72ac", "snail", "an-owl", "?"]
+    assert contamination(used, held_out) == {
+        "prompts": 5,
+        "of": 8,
+        "examples": ["a photo of two dogs", "A cat", "a cat"],
+    }
+    assert contamination([], held_out) == {"prompts": 0, "of": 8, "examples": []}
+    assert contamination(["!"], ["?"])["prompts"] == 0

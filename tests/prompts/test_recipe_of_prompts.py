@@ -144,3 +144,45 @@ def test_negative_prompts_of_the_evaluation(tmp_path: Path, capsys: pytest.Captu
     said = capsys.readouterr().err
     assert "evaluate.validation: column 'negative_prompt' is not used: images are made without" in said
     assert "evaluate.prompts: column" not in said
+
+
+@pytest.mark.parametrize("key", ["prompts", "evaluate.prompts", "evaluate.validation", "validation.prompts"])
+def test_prompts_that_are_made_or_published_wherever_prompts_are_named(key: str, tmp_path: Path) -> None:
+    """As groups, and as the addresses that these stand for; the written recipe is read back."""
+    named = {
+        "{compose: {split: validation, count: 7}}": "compose://validation?count=7",
+        "{benchmark: geneval}": "benchmark://geneval",
+        "compose://alignment?seed=3": "compose://alignment?seed=3",
+    }
+    for group, address in named.items():
+        recipe = load(SCENES, [f"{key}={group}"])
+        value: object = recipe
+        for name in key.split("."):
+            value = getattr(value, name)
+        assert value == (Source(address) if key == "prompts" else address)
+        (tmp_path / "recipe.yaml").write_text(dump(recipe))
+        assert load(tmp_path / "recipe.yaml") == recipe
+
+
+def test_options_beside_what_is_made() -> None:
+    chosen = ["prompts={compose: {}, limit: 3}", "prompts.compose.count=9", "prompts.where=['tag == colors']"]
+    assert load(SCENES, chosen).prompts == Source("compose://alignment?count=9", where=("tag == colors",), limit=3)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("prompts.benchmark=geneval", "prompts: both path and benchmark: leave one of them out"),
+        ("prompts={benchmark: geneva}", "prompts.benchmark: no benchmark 'geneva': did you mean geneval?"),
+        ("prompts={compose: alignment}", "prompts.compose: 'alignment': give its options"),
+        ("prompts={compose: {cuont: 3}}", "prompts.compose: no option 'cuont': did you mean count?"),
+        ("prompts={compose: {count: 0}}", "prompts.compose: count 0: input should be greater than 0"),
+        ("evaluate.prompts={benchmark: geneval, limit: 3}", "evaluate.prompts: give one of path, compose and benchmark"),
+        ("evaluate.prompts={}", "evaluate.prompts: give one of path, compose and benchmark"),
+    ],
+)
+def test_mistakes_in_what_is_made_or_published(override: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load(SCENES, [override])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,6 +1,7 @@
 """Prompts that two lists share: what is to be held out must be in no other list."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 from ddspo.errors import InputError, quoted
 from ddspo.rows import Row
@@ -39,6 +40,29 @@ def overlaps(prompts: Sequence[str], items: Mapping[str, Sequence[Row]]) -> list
             found = f"{len(shared):,} of {len(lists[name]):,} are in {other} too"
             lines.append(f"{name}: {found}, for example {quoted(shared[0])}: leave them out of one of the two")
     return lines
+
+
+def contamination(alignment: Iterable[str], evaluation: Sequence[str]) -> Row:
+    """How many prompts of an evaluation are also among those that a model was aligned with.
+
+    Texts are the same that differ in case, spaces and punctuation at most.
+
+    Args:
+        alignment: All prompts of the alignment; only those of the evaluation are kept in memory.
+        evaluation: Those that are held out.
+
+    Returns:
+        `prompts`, the number of shared ones, `of`, that of the evaluation, and `examples`, three of them at most.
+    """
+    held_out = {_words(text) for text in evaluation}
+    shared = {words for text in alignment if (words := _words(text)) in held_out}
+    found = [text for text in evaluation if _words(text) in shared]
+    return {"prompts": len(found), "of": len(evaluation), "examples": list(dict.fromkeys(found))[:3]}
+
+
+def _words(text: str) -> str:
+    """Letters and digits in lower case, a space between words; a text without any is its own."""
+    return " ".join(re.findall(r"[^\W_]+", text.casefold())) or text
 
 
 def _plain(text: str) -> str:

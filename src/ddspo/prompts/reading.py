@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any
 
 from ddspo.errors import InputError, quoted
+from ddspo.prompts.addresses import is_address, read_address
 from ddspo.prompts.dataset import read_dataset
 from ddspo.prompts.files import Columns, Rows, find, read
 from ddspo.prompts.filters import Filter
@@ -95,9 +96,13 @@ class Reading:
         if source.is_dataset:
             yield from read_dataset(source.path, source.config, source.split or "train", source.revision, columns)
             return
-        for option in ("config", "revision"):
+        made = is_address(source.path)
+        for option in ("config", "revision", *(("split",) if made else ())):
             if getattr(source, option):
                 raise InputError(f"{self.name}.{option}: only a dataset of the hub has one: leave it out")
+        if made:
+            yield from read_address(source.path, self.name)
+            return
         for path in find(source.path, self.name):
             yield from read(path, columns)
 

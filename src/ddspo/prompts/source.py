@@ -8,6 +8,7 @@ from annotated_types import Ge, Gt
 from typing_extensions import Doc
 
 from ddspo.errors import InputError
+from ddspo.prompts.addresses import identity, is_address
 from ddspo.prompts.dataset import is_dataset
 from ddspo.prompts.files import find, fingerprint, is_url
 from ddspo.prompts.filters import Filter
@@ -21,7 +22,7 @@ class Source:
         str,
         Doc(
             "text (one a line), JSONL, CSV or parquet, a folder or glob of such files, the URL of one, "
-            "or a dataset of the hub (OWNER/NAME, or a folder with `split`)"
+            "a dataset of the hub (OWNER/NAME, or a folder with `split`), benchmark://NAME or compose://SPLIT"
         ),
     ]
     column: Annotated[str, Doc("the column that holds the prompt")] = "prompt"
@@ -60,7 +61,7 @@ class Source:
     @property
     def is_dataset(self) -> bool:
         """Whether `datasets` reads it, and not a file after the other."""
-        return is_dataset(self.path, self.split)
+        return not is_address(self.path) and is_dataset(self.path, self.split)
 
     def description(self) -> dict[str, Any]:
         """What its rows depend on: options that are not left at their default, and what the files hold.
@@ -71,6 +72,8 @@ class Source:
         found: dict[str, Any] = {name: value for name, (value, default) in options.items() if value != default}
         if self.where:
             found["where"] = list(self.where)  # as the manifest gives it back
+        if is_address(self.path):
+            return found | {"path": identity(self.path, "prompts")}
         if self.is_dataset or is_url(self.path):
             return found
         return found | {"path": fingerprint(find(self.path, "prompts"))}
