@@ -167,10 +167,10 @@ def test_a_published_prompt_is_in_no_split() -> None:
 
 
 def test_many_of_the_smallest_split() -> None:
-    """What has run out, here all but pairs with colours after 5 000, is left to the other tags."""
+    """What has run out is left to the tags that have many pairs."""
     made = [row["tag"] for row in Compose("validation", 6000, 0, "coco").rows()]
     assert len(made) == 6000
-    assert made[-1] == made[-2] == "color_attr"
+    assert set(made[-10:]) == {"position", "color_attr"}
 
 
 @pytest.mark.parametrize(

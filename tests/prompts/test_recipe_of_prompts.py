@@ -177,8 +177,8 @@ def test_options_beside_what_is_made() -> None:
         ("prompts={compose: alignment}", "prompts.compose: 'alignment': give its options"),
         ("prompts={compose: {cuont: 3}}", "prompts.compose: no option 'cuont': did you mean count?"),
         ("prompts={compose: {count: 0}}", "prompts.compose: count 0: input should be greater than 0"),
-        ("evaluate.prompts={benchmark: geneval, limit: 3}", "evaluate.prompts: give one of path, compose and benchmark"),
-        ("evaluate.prompts={}", "evaluate.prompts: give one of path, compose and benchmark"),
+        ("evaluate.prompts={benchmark: geneval, limit: 3}", "evaluate.prompts: give one of path, compose"),
+        ("evaluate.prompts={}", "evaluate.prompts: give one of path, compose"),
     ],
 )
 def test_mistakes_in_what_is_made_or_published(override: str, message: str) -> None:
