@@ -15,6 +15,7 @@ def items(validation: list[str], evaluation: list[str]) -> dict[str, list[Row]]:
 def test_lists_that_share_nothing() -> None:
     assert overlaps(["a", "b"], items(["c"], ["d", "e"])) == []
     assert overlaps([], items(["c"], ["d"])) == []
+    assert overlaps(["a"], {"evaluation": [{"prompt": "b"}]}) == []
 
 
 def test_prompts_that_are_there_twice_are_counted() -> None:

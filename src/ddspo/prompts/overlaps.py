@@ -22,14 +22,14 @@ def overlaps(prompts: Sequence[str], items: Mapping[str, Sequence[Row]]) -> list
 
     Args:
         prompts: What the model is aligned with, or the first of it.
-        items: Rows of the splits 'validation' and 'evaluation'.
+        items: Rows of the split 'evaluation', and of 'validation' where there is one.
 
     Raises:
         InputError: Every prompt of the evaluation is in another list.
     """
     lists: dict[str, Sequence[str]] = {"prompts": prompts}
     for key, split in (("evaluate.validation", "validation"), ("evaluate.prompts", "evaluation")):
-        lists[key] = [row["prompt"] for row in items[split]]
+        lists[key] = [row["prompt"] for row in items.get(split, ())]
     lines = []
     for (name, other), fault in LISTS.items():
         elsewhere = {_plain(text) for text in lists[other]}
