@@ -65,12 +65,14 @@ def find(kind: type, name: str) -> Any:
     """The class of a component.
 
     Raises:
-        InputError: There is no file of that name, which names the nearest, or it is of another kind.
+        InputError: There is no file of that name, which names the nearest, or it is of another kind, or what another
+            package says of it is wrong.
         TypeError: The file does not hold exactly one component.
     """
     if name not in names(kind):
-        raise InputError(f"no {quoted(name)} in {KINDS[kind]}{nearest(name, names(kind))}")
-    module = importlib.import_module(catalogue.module(KINDS[kind], name))
+        fault = catalogue.fault(KINDS[kind], name)
+        raise InputError(fault or f"no {quoted(name)} in {KINDS[kind]}{nearest(name, names(kind))}")
+    module = _imported(KINDS[kind], name)
     found = [c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__]
     kinds = tuple(each for each in KINDS if KINDS[each] == KINDS[kind])
     mine = [c for c in found if issubclass(c, kinds) and not inspect.isabstract(c)]
@@ -79,6 +81,16 @@ def find(kind: type, name: str) -> Any:
     if not issubclass(mine[0], kind):
         raise InputError(f"{quoted(name)} is no {kind.__name__}: {catalogue.first_line(KINDS[kind], name)}")
     return mine[0]
+
+
+def _imported(folder: str, name: str) -> types.ModuleType:
+    place = catalogue.module(folder, name)
+    try:
+        return importlib.import_module(place)
+    except ImportError as error:
+        if catalogue.is_own(folder, name):
+            raise
+        raise InputError(f"{quoted(name)}: {place} of another package: {error}: install it anew") from None
 
 
 def backbone_of(model: Model) -> type[Backbone]:
