@@ -1,12 +1,14 @@
 """What CLIP reads of an image, against hand-worked pixels and against the processor of transformers."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from transformers import CLIPImageProcessorPil
 
-from ddspo.pixels import CLIP_MEAN, CLIP_STD, centre, clip_pixels, normalised, short_side
+from ddspo.pixels import CLIP_MEAN, CLIP_STD, centre, clip_pixels, normalised, short_side, strip
 
 
 def noise(height: int, width: int) -> np.ndarray:
@@ -21,6 +23,13 @@ def test_it_is_what_the_processor_of_transformers_gives(size: tuple[int, int]) -
     assert (224 * max(size) // short) % 2 == 0
     expected = CLIPImageProcessorPil()(images=[image], return_tensors="pt")["pixel_values"]
     torch.testing.assert_close(clip_pixels([image]), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(100, 150), (101, 150), (333, 91)])
+def test_where_half_a_pixel_is_left_over_transformers_begins_before_it(size: tuple[int, int]) -> None:
+    image = noise(*size)
+    expected = CLIPImageProcessorPil()(images=[image], return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(clip_pixels([image], start=math.floor), expected, rtol=0, atol=1e-5)
 
 
 def test_sizes_may_differ() -> None:
@@ -45,3 +54,13 @@ def test_the_long_side_is_rounded_down_and_cut_on_both_ends() -> None:
     assert short_side(Image.new("RGB", (150, 100)), 7).size == (10, 7)
     row = Image.fromarray(np.arange(10, dtype=np.uint8)[None].repeat(7, 0))
     assert np.asarray(centre(row, 7))[0].tolist() == [2, 3, 4, 5, 6, 7, 8]
+    assert np.asarray(centre(row, 7, math.floor))[0].tolist() == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_of_a_very_long_image_the_ends_are_cut_before_it_is_enlarged() -> None:
+    """A row of 5 million pixels would be 224 x 1.1 billion: of it 16 pixels are left, of an ordinary image all."""
+    row = Image.new("RGB", (5_000_000, 1))
+    assert strip(row).size == (16, 1)
+    assert strip(Image.new("RGB", (2, 100))).size == (2, 32)
+    assert strip(Image.new("RGB", (30, 400))).size == (30, 400)
+    assert clip_pixels([np.asarray(row)]).shape == (1, 3, 224, 224)

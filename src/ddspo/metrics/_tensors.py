@@ -1,0 +1,69 @@
+"""Files of published weights, read into tensors and filled into networks: nothing of a pickle is run."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from ddspo.backbones._loading import check_finite, check_names
+from ddspo.backbones._model import short
+from ddspo.errors import InputError
+
+
+def tensors(where: str, path: Path) -> dict[str, torch.Tensor]:
+    """The weights of a file of safetensors, or of a state dict in a file of torch.save.
+
+    Args:
+        where: How a message begins.
+        path: The file; of a checkpoint that was pickled, what is under `state_dict` counts.
+
+    Raises:
+        InputError: It is missing or damaged, or a pickle of more than data, or holds no weights.
+    """
+    if not path.is_file():
+        raise InputError(f"{where}: no {path.name} there: give a folder that has it, or a hub id")
+    try:
+        found = load_file(path) if path.suffix == ".safetensors" else _pickled(path)
+    except Exception as error:  # zip files, pickles, torch's reader and safetensors' each have their types
+        raise InputError(f"{where}: {path.name} not read: {short(error)}: get it anew from its publisher") from None
+    named = {name: each for name, each in found.items() if isinstance(name, str) and isinstance(each, torch.Tensor)}
+    if not named:
+        raise InputError(f"{where}: {path.name} holds no weights: get it anew from its publisher")
+    return named
+
+
+def _pickled(path: Path) -> Mapping[Any, Any]:
+    found = torch.load(path, map_location="cpu", weights_only=True)
+    found = found.get("state_dict", found) if isinstance(found, dict) else {}
+    return found if isinstance(found, dict) else {}
+
+
+def network_with(where: str, kind: Any, config: Any, weights: Mapping[str, torch.Tensor], **options: Any) -> Any:
+    """A network of transformers with given weights, all of them there, used and finite.
+
+    Args:
+        where: How a message begins.
+        kind: Its class.
+        config: Its configuration.
+        weights: By the names of the class.
+        options: Of its making, as `dtype`.
+
+    Raises:
+        InputError: They are not.
+    """
+    options |= {"state_dict": dict(weights), "output_loading_info": True, "ignore_mismatched_sizes": True}
+    try:
+        network, info = kind.from_pretrained(None, config=config, **options)
+    except Exception as error:  # what does not fit a configuration is found by a dozen checks
+        raise InputError(f"{where}: not loaded: {short(error)}: get its files anew") from None
+    others = [str(name) for name, *_ in info["mismatched_keys"]]
+    check_names(where, network, [*info["missing_keys"], *others], sorted(info["unexpected_keys"]))
+    check_finite(where, network)
+    return network.eval()
+
+
+def under(start: str, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Those of some weights whose names begin with `start`, by what follows."""
+    return {name.removeprefix(start): each for name, each in weights.items() if name.startswith(start)}
