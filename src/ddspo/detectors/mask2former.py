@@ -134,7 +134,7 @@ def prepared(images: Sequence[np.ndarray]) -> tuple[torch.Tensor, tuple[int, int
     """
     height, width = images[0].shape[:2]
     scale = min(LONG / max(height, width), SHORT / min(height, width))
-    size = (int(height * scale + 0.5), int(width * scale + 0.5))
+    size = (max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
     pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float()
     pixels = interpolate(pixels, size=size, mode="bilinear", align_corners=False).round()
     pixels = pad(pixels, (0, -size[1] % STRIDE, 0, -size[0] % STRIDE), value=GREY)
