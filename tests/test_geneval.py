@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ddspo.detectors.base import Detection, Detector, Reader
 from ddspo.maths.statistics import by_tag, overall
 from ddspo.metrics.base import Score
-from ddspo.metrics.geneval import TAGS, GenEval, Verdict, relations
+from ddspo.metrics.geneval import TAGS, GenEval, Verdict, overlap, relations
 
 CASES = Path(__file__).parents[2] / "shared" / "data" / "geneval_verdicts.jsonl"
 IMAGE = np.zeros((4, 4, 3), np.uint8)
@@ -159,6 +159,27 @@ def test_at_most_sixteen_of_a_class() -> None:
     assert [len(kept["cat"]), len(kept["dog"])] == [16, 1]
     assert min(d.confidence for d in kept["cat"]) == pytest.approx(0.905)
     assert right(found, "counting", [{"class": "cat", "count": 16}], exclude=[{"class": "cat", "count": 17}])
+
+
+def test_overlap_counts_the_last_pixels() -> None:
+    """Boxes 0 ... 9 and 5 ... 14 by 0 ... 9 hold 10 x 10 pixels each and share 5 x 10: 50 / 150. Apart: 0."""
+    assert overlap((0, 0, 9, 9), (5, 0, 14, 9)) == pytest.approx(1 / 3)
+    assert overlap((0, 0, 9, 9), (0, 0, 9, 9)) == 1
+    assert overlap((0, 0, 9, 9), (20, 20, 29, 29)) == 0
+
+
+def test_doubles_may_count_once() -> None:
+    """Three boxes in a row, each moved by 2 of 11 pixels: 9/13 with the next, 7/15 with the one after it.
+
+    The second goes at .5 because of the first; the third stays, for it is compared with those that stay.
+    """
+    found = [thing("cat", confidence=0.99 - n / 100, at=(2 * n, 0)) for n in range(3)] + [thing("dog", at=(2, 0))]
+    kept = GenEval(Fixed(), max_overlap=0.5).objects(found, "counting")
+    assert [each.box[0] for each in kept["cat"]] == [0, 4]
+    assert len(kept["dog"]) == 1
+    assert len(GenEval(Fixed(), max_overlap=9 / 13 + 1e-9).objects(found, "counting")["cat"]) == 3
+    same = [thing("cat")] * 2
+    assert len(GenEval(Fixed()).objects(same, "counting")["cat"]) == 2
 
 
 def test_overall_is_the_mean_of_tag_means() -> None:

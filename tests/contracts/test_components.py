@@ -14,11 +14,12 @@ from ddspo.objectives.base import Objective
 
 ALL = [(kind, name) for kind in components.KINDS if kind not in (Metric, SetMetric) for name in components.names(kind)]
 OPTIONS = {
-    "geneval": {"detector": "scenes"},
-    "confident": {"detector": "scenes"},
-    "latent_distance": {"model": "some/model"},
-    "latent_diversity": {"model": "some/model"},
-    "llm": {"model": "some/model"},
+    "metrics/geneval": {"detector": "scenes"},
+    "metrics/compbench_spatial": {"detector": "scenes"},
+    "metrics/confident": {"detector": "scenes"},
+    "metrics/latent_distance": {"model": "some/model"},
+    "metrics/latent_diversity": {"model": "some/model"},
+    "degradations/llm": {"model": "some/model"},
 }
 
 
@@ -31,7 +32,7 @@ def test_a_component_is_a_documented_file(kind: type, name: str) -> None:
     if kind is not Backbone:
         assert cls.__dataclass_params__.frozen
         assert all(components.docs(cls).values()), "every option says what it means"
-        built = components.construct(kind, {name: OPTIONS.get(name, {})}, "here")
+        built = components.construct(kind, {name: OPTIONS.get(f"{components.KINDS[kind]}/{name}", {})}, "here")
         assert components.construct(kind, components.plain(built), "here") == built
 
 

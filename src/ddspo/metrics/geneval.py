@@ -47,6 +47,11 @@ class GenEval(Metric):
     ] = 0.9
     max_objects: Annotated[int, Gt(0), Doc("objects kept of each class, the most confident first")] = 16
     margin: Annotated[float, Interval(ge=0, le=1), Doc("share of both boxes' sides that a relation must exceed")] = 0.1
+    max_overlap: Annotated[
+        float,
+        Interval(gt=0, le=1),
+        Doc("boxes of a class that overlap by that much or more are one object, the most confident; 1: none are"),
+    ] = 1.0
 
     @property
     def side(self) -> int | None:
@@ -89,7 +94,7 @@ class GenEval(Metric):
 
     def judge(self, detections: Sequence[Detection], item: Mapping[str, Any], colours: Colours) -> Verdict:
         """Compare what was found with one metadata row (tag, include, exclude?)."""
-        found = self.objects(detections, item["tag"])
+        found = defaultdict(list, self.objects(detections, item["tag"]))
         reasons: list[str] = []
         matched: list[list[Detection] | None] = []
         for entry in item["include"]:
@@ -108,7 +113,15 @@ class GenEval(Metric):
         for detection in sorted(detections, key=lambda d: -d.confidence):
             if detection.confidence > least and len(found[detection.name]) < self.max_objects:
                 found[detection.name].append(detection)
-        return found
+        return {name: self._apart(objects) for name, objects in found.items()}
+
+    def _apart(self, objects: Sequence[Detection]) -> list[Detection]:
+        """Without those that overlap a more confident one too much."""
+        kept: list[Detection] = []
+        for each in objects:
+            if self.max_overlap == 1 or all(overlap(each.box, other.box) < self.max_overlap for other in kept):
+                kept.append(each)
+        return kept
 
     def _fault(
         self,
@@ -138,6 +151,14 @@ class GenEval(Metric):
 def names_of(row: Mapping[str, Any]) -> frozenset[str]:
     """The classes that a row asks for, or forbids."""
     return frozenset(entry["class"] for key in ("include", "exclude") for entry in row.get(key) or ())
+
+
+def overlap(box: Box, other: Box) -> float:
+    """Intersection over union of two boxes whose right and bottom count as pixels of theirs, as in GenEval."""
+    a, b = np.reshape(box, (2, 2)), np.reshape(other, (2, 2))
+    areas = [float(np.prod(np.maximum(end - start + 1, 0))) for start, end in (a, b)]
+    shared = float(np.prod(np.maximum(np.minimum(a[1], b[1]) - np.maximum(a[0], b[0]) + 1, 0)))
+    return shared / (sum(areas) - shared) if shared else 0.0
 
 
 def relations(box: Box, other: Box, margin: float = 0.1) -> set[str]:
