@@ -1,5 +1,6 @@
 """A finished run in every format, its model card, and what goes wrong."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 import yaml
 from diffusers import StableDiffusionPipeline
+from evaluations import evaluation
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from safetensors import safe_open
@@ -212,15 +214,12 @@ def test_no_run(tmp_path: Path) -> None:
         Result.open(tmp_path)
 
 
-def report_of(tag: str) -> dict[str, Any]:
-    metric = {"base": 0.5, "aligned": 0.75, "difference": 0.25, "interval": [0.125, 0.375], "prompts": 3}
-    metric |= {
-        "images_per_prompt": 2,
-        "scales": {"base": 3.0, "aligned": 2.0},
-        "by_tag": {tag: {"base": 0, "aligned": 1}},
-    }
-    models = {"base": {"distance": 8.0, "diversity": None}, "aligned": {"distance": 10.0, "diversity": 1.0}}
-    return {"name": "small", "metrics": {"geneval": metric}, "fidelity": models}
+def report_of(text: str) -> dict[str, Any]:
+    """The report of three models, with somebody's text, if any, for a tag, a model and other words."""
+    found = json.dumps(evaluation() | {"contamination": {"prompts": 2, "of": 3, "examples": [text]}})
+    for word in ("colors", "other", "ImageReward", "some/weights", "deviation") if text else ():
+        found = found.replace(word, json.dumps(text)[1:-1])
+    return {"name": "small", **json.loads(found)}
 
 
 def test_exports_do_not_outlive_their_training(lora_run: Path) -> None:
@@ -235,6 +234,11 @@ def test_a_card_does_not_outlive_its_figures(lora_run: Path) -> None:
     Result.open(lora_run).write_card()
     Manifest(RunFolder(lora_run)).forget(("evaluate", "report"))
     assert [path.name for path in (lora_run / "aligned").iterdir()] == [LORA]
+
+
+def cells(*texts: str) -> str:
+    """A row of a rendered table."""
+    return "<tr>\n" + "".join(f"<td>{text}</td>\n" for text in texts) + "</tr>"
 
 
 def rendered(card: str) -> str:
@@ -259,13 +263,20 @@ def test_the_card_says_what_is_known(lora_run: Path) -> None:
     assert "ddspo 1\\.2\\.3" in card.text
     assert "/home" not in card.text
     assert str(lora_run.parent) not in card.text
-    write_json(lora_run / "report.json", report_of("colors"))
+    write_json(lora_run / "report.json", report_of(""))
     text = result.card(Merged(), "x")
     assert "Not evaluated." not in text
-    assert "Difference +0.250, 95 % interval +0.125 to +0.375." in text
-    assert "<td>colors</td>\n<td>0.000</td>\n<td>1.000</td>" in rendered(text)
-    assert "lower is better</td>\n<td>8.000</td>\n<td>10.000</td>" in rendered(text)
-    assert "diversity" not in text
+    shown = rendered(text)
+    assert cells("GenEval", "base", "0.375", "0.125", "", "") in shown
+    assert cells("GenEval", "aligned", "0.625", "0.125", "+0.250, +0.000 to +0.500", "75 %, 50 to 88 %") in shown
+    assert cells("Saturation", "other", "0.250", "–", "-0.250, -0.375 to -0.125", "75 %, 50 to 88 %") in shown
+    assert cells("FID", "aligned", "10.00", "+25.0 %", "") in shown
+    assert cells("Diversity", "base", "0.000", "", "deviation 0.5") in shown
+    assert cells("colors", "0.750", "0.750", "1.000") in shown
+    assert "Guidance scales, chosen by geneval on other prompts: base 3, aligned 2." in shown
+    assert "<strong>FID</strong>: What FID is. Less is better." in shown
+    assert "Weights: a reward (CC BY-NC 4.0: no commercial use). No commercial use." in shown
+    assert "2 of 3 evaluation prompts are also among the prompts that were trained on." in shown
     assert "lora" not in ModelCard(text).data.tags
 
 
@@ -275,7 +286,7 @@ def test_hostile_text_is_only_text(lora_run: Path, tmp_path: Path) -> None:
     recipe["model"] |= {"path": str(tmp_path / "<b>*base*"), "backbone": "sd"}
     write_text(lora_run / "recipe.yaml", yaml.safe_dump(recipe))
     page = rendered(Result.open(lora_run).card(Kohya(), "x.safetensors"))
-    assert not any(mark in page for mark in ("<img", "<script", "</script", "<b>", "<strong>", "49"))
+    assert not any(mark in page for mark in ("<img", "<script", "</script", "<b>", "<strong>b", "49"))
     assert "&lt;img src=x onerror=alert(1)&gt; ![a](http://x) **b** \\</td>" in page
 
 

@@ -104,7 +104,7 @@ def hub() -> Iterator[Hub]:
 def run(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
     folder = tmp_path_factory.mktemp("run")
     make_run(folder, tiny_folder, ADAPTATIONS[0])
-    write_json(folder / "report.json", {"metrics": {}, "fidelity": {}})
+    write_json(folder / "report.json", {"models": [], "metrics": {}, "sets": {}})
     write_text(folder / "prompts.jsonl", "{}\n")
     return folder
 

@@ -1,31 +1,31 @@
-"""The report of a small run made by hand: its numbers, and that no prompt gets out of its place."""
+"""The report of a small run made by hand: what it says, which pictures it shows, and that no text gets out."""
 
 import base64
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from chromium import Chromium
+from evaluations import MODELS, TITLES, VALUES, evaluation, paint, score_rows, write_evaluation
 from PIL import Image
 
 from ddspo.errors import InputError
 from ddspo.files import write_json, write_rows, write_text
-from ddspo.pages import figures
+from ddspo.pages import figures, gallery, words
+from ddspo.pages.figures import Picture
+from ddspo.pages.headline import headline
+from ddspo.pages.scores import frames
+from ddspo.pages.scores import score_rows as scores_of
 from ddspo.rows import Row
 from ddspo.run_folder import RunFolder
 from ddspo.stages.report import report
 
 HOSTILE = "</script></pre><img src=x onerror=alert(1)>\" ' onload='alert(2)' {{ 7 * 7 }} <svg/onload=alert(3)>"
-VERDICTS: dict[str, dict[int, tuple[int, int]]] = {
-    "base": {0: (0, 1), 1: (1, 1), 2: (0, 0)},
-    "aligned": {0: (1, 1), 1: (1, 0), 2: (1, 0)},
-}
-TAGS = ("colors", "colors", "counting")
 PROMPTS = ("a red circle", "a green square", HOSTILE)
 COLUMNS = ("loss", "lr", "u_mean", "u_std", "accuracy", "win_displacement", "lose_displacement", "gap", "cosine")
 
@@ -33,12 +33,13 @@ COLUMNS = ("loss", "lr", "u_mean", "u_std", "accuracy", "win_displacement", "los
 class Page(HTMLParser):
     """Elements opened, in order, with their attributes; closing tags must match."""
 
-    VOID = ("meta", "img", "br", "link", "input")
+    VOID = ("meta", "img", "br", "link", "input", "col")
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
+        self.pieces: list[str] = []
         self._open: list[str] = []
         self.feed(text)
         self.close()
@@ -57,57 +58,17 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
+        self.pieces.append(data)
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.elements if name == tag]
-
-
-def paint(path: Path, size: int = 8) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(size).integers(0, 255, (size, size, 3), np.uint8)).save(path, format="PNG")
-
-
-def score(model: str, split: str, scale: float, item: int, index: int, value: float) -> Row:
-    return {
-        **{"model": model, "split": split, "scale": scale, "item": item, "index": index, "seed": 100 * item + index},
-        **{"tag": TAGS[item], "prompt": PROMPTS[item], "value": float(value), "confident": True},
-        **{"note": "" if value else f"wrong: {HOSTILE}", "saturation": 0.25},
-        "image": f"images/{model}/{item:05d}_{index}.png" if split == "evaluation" else None,
-    }
-
-
-def evaluation_rows() -> list[Row]:
-    scales = {"base": 3.0, "aligned": 2.0}
-    return [
-        score(model, "evaluation", scales[model], item, index, value)
-        for model, items in VERDICTS.items()
-        for item, values in items.items()
-        for index, value in enumerate(values)
-    ]
-
-
-def validation_rows() -> list[Row]:
-    """At scale 1 nothing is right; at scale 2 `colors` is, for both models."""
-    return [
-        score(model, "validation", scale, item, 0, scale == 2 and TAGS[item] == "colors")
-        for model in VERDICTS
-        for scale in (1.0, 2.0)
-        for item in range(3)
-    ]
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
     """Three prompts of two tags, two images each, and every optional part."""
     folder = RunFolder(tmp_path)
-    rows = evaluation_rows()
-    for row in rows:
-        paint(folder.path / row["image"])
-    write_rows(folder.scores, [*validation_rows(), *rows])
-    fidelity = {"confident": 0.5, "saturation": 0.2, "distance": 8.0, "diversity": 3.0}
-    scales = {"base": 3.0, "aligned": 2.0}
-    cost = {"base": fidelity, "aligned": fidelity | {"distance": 10.0}}
-    write_json(folder.evaluation, {"metric": "geneval", "scales": scales, "fidelity": cost})
+    write_evaluation(folder, PROMPTS, f"wrong: {HOSTILE}")
     stage = {"key": "k", "settings": {}, "finished": True}
     write_json(folder.manifest, {"train": stage | {"seconds": 12.5}, "report": stage | {"seconds": 0.0}})
     write_json(folder.environment, {"versions": {"torch": "2.9"}, "machine": {"cpu": HOSTILE}})
@@ -124,66 +85,302 @@ def page(run: RunFolder) -> Page:
     return Page(run.report_html.read_text(encoding="utf-8"))
 
 
-def test_numbers(run: RunFolder) -> None:
-    """By hand, base: colors (0 + 1 + 1 + 1) / 4 = 0.75, counting 0 / 2 = 0, overall (0.75 + 0) / 2 = 0.375.
+def said(run: RunFolder) -> str:
+    """The text of the page in one line, with a space between cells."""
+    return " ".join(" ".join(page(run).pieces).split())
 
-    Aligned: colors (1 + 1 + 1 + 0) / 4 = 0.75, counting 1 / 2, overall 0.625; difference 0.25. Of the prompts the
-    differences are +1/2 and -1/2 in colors, +1/2 in counting. A resample of colors has mean -1/2, 0, 1/2 with chances
-    1/4, 1/2, 1/4; of counting always 1/2; so the overall one is 0, 1/4, 1/2, and its 95 % interval [0, 1/2].
-    """
+
+def change(run: RunFolder, edit: Callable[[Row], object]) -> None:
+    """Edit evaluation.json."""
+    found = evaluation()
+    edit(found)
+    write_json(run.evaluation, found)
+
+
+def only(*models: str) -> Callable[[Row], None]:
+    """Leaves some models alone."""
+
+    def edit(found: Row) -> None:
+        found["models"] = list(models)
+        for each in (*found["metrics"].values(), *found["sets"].values()):
+            each["models"] = {model: each["models"][model] for model in models}
+
+    return edit
+
+
+# The numbers and the words
+
+
+def test_report_json_is_the_evaluation_with_what_else_is_known(run: RunFolder) -> None:
+    change(run, lambda found: found.update(contamination={"prompts": 1, "of": 3, "examples": [HOSTILE]}))
     result = report(run, "small")
     assert json.loads(run.report_json.read_text()) == result
-    assert result == {
-        "name": "small",
-        "metrics": {
-            "geneval": {
-                "base": 0.375,
-                "aligned": 0.625,
-                "difference": 0.25,
-                "interval": [0.0, 0.5],
-                "by_tag": {"colors": {"base": 0.75, "aligned": 0.75}, "counting": {"base": 0.0, "aligned": 0.5}},
-                "prompts": 3,
-                "images_per_prompt": 2,
-                "scales": {"base": 3.0, "aligned": 2.0},
-                "curve": {"base": {"1": 0.0, "2": 0.5}, "aligned": {"1": 0.0, "2": 0.5}},
-                "by_scale": {scale: {"difference": 0.0, "interval": [0.0, 0.0]} for scale in ("1", "2")},
-            }
-        },
-        "fidelity": {
-            "base": {"confident": 0.5, "saturation": 0.2, "distance": 8.0, "diversity": 3.0},
-            "aligned": {"confident": 0.5, "saturation": 0.2, "distance": 10.0, "diversity": 3.0},
-        },
-        "stages": {"train": 12.5},
-        "versions": {"torch": "2.9"},
-    }
+    contamination = {"prompts": 1, "of": 3, "examples": [HOSTILE]}
+    rest = {"stages": {"train": 12.5}, "versions": {"torch": "2.9"}, "contamination": contamination}
+    assert result == {"name": "small"} | evaluation() | rest
+    assert (
+        f"1 of 3 evaluation prompts is also among the prompts that were trained on, for example “{HOSTILE}”"
+        in said(run)
+    )
 
 
 def test_the_page_says_it_in_words(run: RunFolder) -> None:
     report(run, "small")
-    text = " ".join(page(run).text.split())
-    assert "0.375 → 0.625" in text
-    assert "+0.250, 95 % interval +0.000 to +0.500" in text
+    text = said(run)
+    assert "0.375 → 0.625 +0.250, 95 % interval +0.000 to +0.500" in text
+    assert "GenEval, base → aligned, on 3 evaluation prompts with 2 images each, from the same seeds." in text
     assert "The interval contains zero" in text
-    assert "base 3, aligned 2" in text
-    assert "2 of 3 improved" in text
-    assert "1 of 3 got worse" in text
-    assert "+25.0 %" in text
+    assert "▲ other 1.000 +0.625, 95 % interval +0.500 to +0.750" in text
+    assert "base 3, aligned 2, other (images from elsewhere)." in text
+    assert "validation prompts: base 0.250, aligned 0.500 (+0.250, 95 % interval +0.125 to +0.375)." in text
+    assert "Contamination" not in text
     assert " in this run" not in text
 
 
-def test_an_interval_without_zero_is_said_too(run: RunFolder) -> None:
-    better = [row | {"value": float(row["model"] == "aligned")} for row in evaluation_rows()]
-    write_rows(run.scores, better)
+def test_the_tables(run: RunFolder) -> None:
+    """A line a model: score, floor, difference and share of prompts won; of sets the change in percent."""
     report(run, "small")
-    assert "The interval lies above zero" in page(run).text
-    write_rows(run.scores, [row | {"value": 1 - row["value"]} for row in better])
+    text = said(run)
+    assert "● base 0.375 0.125 ■ aligned 0.625 0.125 +0.250 +0.000 to +0.500 75 % 50 to 88 % ▲ other 1.000" in text
+    assert "Saturation less is better What Saturation is. ● base 0.500 – ■ aligned" in text
+    assert "PickScore What PickScore is. Weights: some/weights (MIT)." in text
+    assert "no commercial use What ImageReward is. Weights: a reward (CC BY-NC 4.0: no commercial use)." in text
+    assert text.count("no commercial use") == 2
+    assert "FID less is better What FID is. ● base 8.000 ■ aligned 10.00 +25.0 % ▲ other 4.000 -50.0 %" in text
+    assert "Diversity What Diversity is. ● base 0.000 deviation 0.5 ■ aligned 0.000 – deviation 0.5" in text
+    assert "The lines go from 20.500 to 22.000." in text
+    assert "counting ● 0.000 ■ 0.500 +0.500 ▲ 1.000 +1.000" in text
+
+
+@pytest.mark.parametrize(
+    ("bounds", "higher", "words", "tone"),
+    [
+        ([0.1, 0.2], True, "lies above zero: by GenEval, aligned is better than base", "good"),
+        ([-0.2, -0.1], True, "lies below zero: by GenEval, aligned is worse than base", "bad"),
+        ([-0.2, -0.1], False, "lies below zero: by GenEval, of which less is better, aligned is better", "good"),
+        ([0.1, 0.2], False, "lies above zero: by GenEval, of which less is better, aligned is worse", "bad"),
+        ([-0.1, 0.2], False, "contains zero: these images do not show that the models differ", ""),
+    ],
+)
+def test_better_and_worse(run: RunFolder, bounds: list[float], higher: bool, words: str, tone: str) -> None:
+    def edit(found: Row) -> None:
+        found["metrics"]["geneval"]["higher_is_better"] = higher
+        found["metrics"]["geneval"]["models"]["aligned"]["interval"] = bounds
+
+    change(run, edit)
     report(run, "small")
-    assert "The interval lies below zero" in page(run).text
+    assert f"The interval {words}" in said(run)
+    made = page(run)
+    assert [each["class"] for each in made.all("p") if (each.get("class") or "").startswith("change")] == [
+        f"change {tone}"
+    ]
+
+
+def test_the_first_metric_leads_where_none_chose_the_scales(run: RunFolder) -> None:
+    change(run, lambda found: (found.update(choose=None), found["metrics"]["geneval"].update(curve={}, by_scale={})))
+    report(run, "small")
+    text = said(run)
+    assert "GenEval, base → aligned" in text
+    assert "Guidance scales: base 3" in text
+    assert "against guidance scale" not in text
+    change(run, lambda found: found.update(choose="saturation"))
+    report(run, "small")
+    assert "Saturation (less is better), base → aligned" in said(run)
+
+
+@pytest.mark.parametrize(("models", "images"), [(("base",), 3), (("base", "other"), 6 * 2), (MODELS, 6 * 3)])
+def test_any_number_of_models(run: RunFolder, models: tuple[str, ...], images: int) -> None:
+    """One alone has its scores and a sample of three prompts; of two the second is what the headline is about."""
+    change(run, only(*models))
+    for name in VALUES:
+        rows = [row for row in score_rows(name, PROMPTS) if row["model"] in models]
+        write_rows(run.path / "scores" / f"{name}.jsonl", rows)
+    result = report(run, "small")
+    text = said(run)
+    assert ("0.375 → 1.000" in text) == (models == ("base", "other"))
+    assert len(page(run).all("img")) <= images + 2
+    assert headline(result)
+
+
+def test_sets_alone(run: RunFolder) -> None:
+    change(run, lambda found: found.update(metrics={}, choose=None))
+    result = report(run, "small")
+    assert "FID less is better" in said(run)
+    assert "Not evaluated" not in said(run)
+    assert headline(result)[0] == "fid (less is better): base 8.000 -> aligned 10.00 (+25.0 %), other 4.000 (-50.0 %)"
+
+
+def test_the_terminal_has_a_line_a_metric(run: RunFolder) -> None:
+    lines = headline(report(run, "small"))
+    assert lines[:2] == [
+        "geneval without guidance, validation prompts: "
+        "base 0.250 -> aligned 0.500 (+0.250, 95 % interval +0.125 to +0.375)",
+        "geneval: base 0.375 -> aligned 0.625 (+0.250, 95 % interval +0.000 to +0.500), "
+        "other 1.000 (+0.625, 95 % interval +0.500 to +0.750), each at its best guidance scale",
+    ]
+    assert lines[3].startswith("saturation (less is better): base 0.500 -> aligned 0.500 (+0.250, ")
+    assert lines[-1] == "diversity: base 0.000 -> aligned 0.000, other 0.000"
+    assert len(lines) == 1 + 4 + 2
+    assert headline(report(run, "small", evaluated=False)) == []
+
+
+@pytest.mark.parametrize(
+    ("score", "interval", "shown"),
+    [
+        (0.5, [0.1, 0.3], 3),
+        (0.2881, [0.0004, 0.0016], 5),
+        (21.5, [0.1, 0.24], 3),
+        (123.0, [1.0, 9.0], 2),
+        (12345.0, None, 0),
+        (0.0, None, 3),
+        (0.5, [0.0, 1e-12], 6),
+    ],
+)
+def test_decimals(score: float, interval: list[float] | None, shown: int) -> None:
+    """Half of 0.0012 is 0.00060 with two digits; half of 0.14 is 0.070, and half of 0.2 is 0.10."""
+    other = {"score": score} | ({"interval": interval} if interval else {})
+    assert words.decimals({"models": {"base": {"score": score}, "aligned": other}}) == shown
+
+
+# The pictures
+
+
+def chosen(run: RunFolder) -> gallery.Gallery:
+    """Of the run as it is, with the paths as pictures."""
+    scores = {name: scores_of(run, name) for name in VALUES}
+    return gallery.gallery(
+        evaluation(), frames(scores), dict.fromkeys(VALUES, False), lambda path: Picture(path, False)
+    )
+
+
+def test_what_changed_most(run: RunFolder) -> None:
+    """By GenEval aligned gained (0, 0), (2, 0) and lost (1, 1); prompts 0 and 2 changed alike, tags take turns.
+
+    By PickScore it gained 2 in (1, 1) and 0.5 in (0, 0) and lost 1 in (1, 0); of saturation less is better, so that
+    (0, 0) gained a quarter and (1, 0) lost one. The other model gained (0, 0) and both pictures of prompt 2, of which
+    the first is shown, and there the whole prompt changed.
+    """
+    found = {
+        (TITLES[choice.metric], MODELS[choice.model], choice.way): [
+            (frame.item, frame.index) for frame in choice.frames
+        ]
+        for choice in chosen(run).choices
+        if choice.metric is not None and choice.model is not None
+    }
+    assert len(found) == 4 * 2 * 2
+    assert {key: places for key, places in found.items() if places} == {
+        ("GenEval", "aligned", "better"): [(0, 0), (2, 0)],
+        ("GenEval", "aligned", "worse"): [(1, 1)],
+        ("GenEval", "other", "better"): [(2, 0), (0, 0)],
+        ("PickScore", "aligned", "better"): [(1, 1), (0, 0)],
+        ("PickScore", "aligned", "worse"): [(1, 0)],
+        ("Saturation", "aligned", "better"): [(0, 0)],
+        ("Saturation", "aligned", "worse"): [(1, 0)],
+        ("Saturation", "other", "better"): [(2, 1)],
+        ("ImageReward", "other", "worse"): [(0, 0)],
+    }
+
+
+def test_a_sample_whatever_came_out(run: RunFolder) -> None:
+    sample = chosen(run).choices[-1]
+    assert (sample.metric, sample.model, sample.way) == (None, None, "sample")
+    assert [(frame.item, frame.index) for frame in sample.frames] == [(0, 0), (1, 0), (2, 0)]
+
+
+def test_every_picture_once_with_all_values(run: RunFolder) -> None:
+    """Five places are worth a look: (0, 0), (1, 0), (1, 1), (2, 0), (2, 1), each of three models, and a pair."""
+    report(run, "small")
+    images = [attributes["src"] for attributes in page(run).all("img")]
+    assert len(images) == len(set(images)) == 5 * 3 + 2
+    text = said(run)
+    assert "● base GenEval ✗ wrong: </script>" in text
+    assert "PickScore 20.00 Saturation 0.5000 ImageReward -1.000" in text
+    assert "By GenEval, 2 of 6 pictures of aligned are better than those of base. Shown: 2." in text
+    assert "By ImageReward, 0 of 6 pictures of aligned are worse than those of base." in text
+
+
+def test_the_page_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five hundred prompts, every picture 40 kB: those are kept that changed most, of each choice alike."""
+    values, models = {"up": 1, "down": -1}, list(MODELS)
+    rows = {
+        name: [
+            {"model": model, "item": item, "index": 0, "prompt": "", "tag": "", "image": f"{model}{item}", "note": ""}
+            | {"value": sign * place * (item if name == "up" else 500 - item)}
+            for place, model in enumerate(models)
+            for item in range(500)
+        ]
+        for name, sign in values.items()
+    }
+    result = {"models": models, "metrics": {name: {"title": name, "higher_is_better": True} for name in values}}
+    picture = Picture("x" * 40_000, False)
+    for budget in (gallery.BUDGET, 1_000_000):
+        monkeypatch.setattr(gallery, "BUDGET", budget)
+        found = gallery.gallery(result, frames(rows), dict.fromkeys(values, False), lambda path: picture)
+        assert 40_000 * 3 * len(found.cards) <= budget
+        better = next(choice for choice in found.choices if choice.frames)
+        assert [frame.item for frame in better.frames[:2]] == [499, 498]
+        shown = [len(choice.frames) for choice in found.choices if choice.frames]
+        assert max(shown) <= gallery.SHOWN
+        assert max(shown) - min(shown) <= 1
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    made = Chromium(tmp_path_factory.mktemp("profile"))
+    yield made
+    made.close()
+
+
+SEEN = """[...document.querySelectorAll('.browse .card')].filter(card => card.offsetParent)
+  .sort((a, b) => a.getBoundingClientRect().top - b.getBoundingClientRect().top
+    || a.getBoundingClientRect().left - b.getBoundingClientRect().left)
+  .map(card => card.querySelector('h4 span').textContent)"""
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_control_works_without_a_script(run: RunFolder, browser: Chromium, width: int) -> None:
+    """From a file, offline; nothing is wider than the window, and the policy forbids nothing that the page has."""
+    report(run, "small")
+    browser.size(width, 800)
+    browser.offline(True)
+    browser.open(run.report_html.as_uri())
+    says = "[...document.querySelectorAll('.says')].filter(one => one.offsetParent).map(one => one.textContent).join()"
+    assert browser.read(SEEN) == [PROMPTS[0], PROMPTS[2]]
+    assert browser.read(says) == "By GenEval, 2 of 6 pictures of aligned are better than those of base. Shown: 2."
+    steps = (
+        ("metric-1", [PROMPTS[1], PROMPTS[0]]),
+        ("way-worse", [PROMPTS[1]]),
+        ("model-2", []),
+        ("metric-3", [PROMPTS[0]]),
+        ("way-sample", [*PROMPTS]),
+        ("way-better", []),
+        ("metric-0", [PROMPTS[2], PROMPTS[0]]),
+    )
+    for button, seen in steps:
+        browser.read(f"document.getElementById('{button}').click()")
+        assert browser.read(SEEN) == seen, button
+    assert browser.read("document.documentElement.scrollWidth <= innerWidth")
+    browser.read("document.querySelector('.browse .choice-2 input').click()")
+    assert browser.read("getComputedStyle(document.querySelector('.browse .choice-2 .pair')).position") == "fixed"
+    assert browser.read("document.documentElement.scrollWidth <= innerWidth")
+    assert browser.said == []
+
+
+# Anyone's text, and what is missing
 
 
 def test_hostile_text_is_only_text(run: RunFolder) -> None:
-    report(run, f"small {HOSTILE}")
+    """Prompts, notes, and the names of models, metrics, tags, licences and figures."""
+    text = json.dumps(evaluation()).replace("aligned", "@").replace("GenEval", "@").replace("colors", "@")
+    text = text.replace("deviation", "@").replace("some/weights", "@").replace("What FID is", "@")
+    write_text(run.evaluation, text.replace("@", json.dumps(HOSTILE)[1:-1]))
+    for name in VALUES:
+        rows = score_rows(name, PROMPTS, HOSTILE)
+        renamed = [row | ({"model": HOSTILE, "tag": HOSTILE} if row["model"] == "aligned" else {}) for row in rows]
+        write_rows(run.path / "scores" / f"{name}.jsonl", renamed)
+    lines = headline(report(run, f"small {HOSTILE}"))
     raw, made = run.report_html.read_text(encoding="utf-8"), page(run)
+    assert all(line.isprintable() for line in lines)
     assert HOSTILE not in raw
     assert "<img src=x" not in raw
     assert HOSTILE in made.text
@@ -205,18 +402,19 @@ def test_the_page_needs_nothing_else(run: RunFolder) -> None:
     assert "url(" not in style
     assert "@import" not in style
     images = [attributes["src"] or "" for attributes in made.all("img")]
-    assert len(images) == 12 + 2
     sizes = [Image.open(io.BytesIO(base64.b64decode(image.split(",")[1]))).size for image in images]
-    assert sizes == [(8, 8)] * 12 + [(80, 80)] * 2
-    assert [attributes.get("class") for attributes in made.all("img")] == ["small"] * 12 + [None] * 2
+    assert sizes == [(8, 8)] * 15 + [(80, 80)] * 2
+    assert [attributes.get("class") for attributes in made.all("img")] == ["small"] * 15 + [None] * 2
 
 
 def test_large_images_become_thumbnails(run: RunFolder) -> None:
     paint(run.images / "pairs" / "0-win.png", size=600)
+    paint(run.images / "base" / "00000_0.png", size=600)
     report(run, "small")
-    win = next(a["src"] or "" for a in page(run).all("img") if (a["alt"] or "").startswith("win"))
-    assert win.startswith("data:image/jpeg;base64,")
-    assert Image.open(io.BytesIO(base64.b64decode(win.split(",")[1]))).size == (256, 256)
+    for start, side in (("win: ", 256), ("base: a red", 320)):
+        image = next(a["src"] or "" for a in page(run).all("img") if (a["alt"] or "").startswith(start))
+        assert image.startswith("data:image/jpeg;base64,")
+        assert Image.open(io.BytesIO(base64.b64decode(image.split(",")[1]))).size == (side, side)
 
 
 def test_the_same_run_gives_the_same_page(run: RunFolder) -> None:
@@ -234,17 +432,23 @@ def remove(run: RunFolder, *names: str) -> None:
 def test_missing_parts_are_named_and_left_out(run: RunFolder) -> None:
     remove(run, "log.jsonl", "images/pairs/pairs.jsonl", "recipe.yaml", "environment.json", "manifest.json")
     remove(run, "images/base/00000_0.png")
-    write_rows(run.scores, evaluation_rows())
-    none = dict.fromkeys(("confident", "saturation", "distance", "diversity"))
-    scales = {"base": 3.0, "aligned": 2.0}
-    write_json(run.evaluation, {"metric": "geneval", "scales": scales, "fidelity": {"base": none, "aligned": none}})
+    change(run, lambda found: found["metrics"]["geneval"].update(curve={}, by_scale={}))
     result = report(run, "small")
     text = page(run).text
-    assert text.count(" in this run") == 6
-    assert "no image" in text
+    assert text.count(" in this run") == 5
+    assert text.count("no image") == 1
     assert not page(run).all("svg")
     assert result["stages"] == result["versions"] == {}
-    assert result["metrics"]["geneval"]["curve"] == {"base": {}, "aligned": {}}
+
+
+def test_a_model_that_lacks_images_is_shown_without_them(run: RunFolder) -> None:
+    """Of a folder from elsewhere that has none of the last prompt's."""
+    for name in VALUES:
+        rows = [row for row in score_rows(name, PROMPTS) if (row["model"], row["item"]) != ("other", 2)]
+        write_rows(run.path / "scores" / f"{name}.jsonl", rows)
+    report(run, "small")
+    assert "By GenEval, 1 of 4 pictures of other is better than that of base." in said(run)
+    assert "no image" in said(run)
 
 
 @pytest.mark.parametrize(("names", "panels"), [(("cosine",), 5), (("u_std", "gap"), 4), (("step",), 0)])
@@ -264,27 +468,22 @@ def test_a_long_log_with_gaps_is_drawn(run: RunFolder) -> None:
     assert run.report_html.stat().st_size < 300_000
 
 
-def test_an_image_of_one_model_alone_does_not_count(run: RunFolder) -> None:
-    """Without aligned's second image of the last prompt, counting is 0 / 1 for base and 1 / 1 for aligned."""
-    write_rows(run.scores, [row for row in evaluation_rows() if (row["model"], row["seed"]) != ("aligned", 201)])
-    metric = report(run, "small")["metrics"]["geneval"]
-    assert metric["by_tag"]["counting"] == {"base": 0.0, "aligned": 1.0}
-    assert metric["prompts"] == 3
-
-
 def test_without_an_evaluation_it_says_what_to_do(run: RunFolder) -> None:
-    write_rows(run.scores, validation_rows())
-    with pytest.raises(InputError, match="no image was judged"):
+    (run.path / "scores" / "geneval.jsonl").unlink()
+    with pytest.raises(InputError, match=r"geneval.jsonl: no such file: run `ddspo evaluate`"):
         report(run, "small")
-    run.scores.unlink()
-    with pytest.raises(InputError, match="ddspo evaluate"):
+    write_json(run.evaluation, {"metric": "geneval", "scales": {}, "fidelity": {}})
+    with pytest.raises(InputError, match=r"of another version of ddspo: run `ddspo evaluate --fresh`"):
+        report(run, "small")
+    run.evaluation.unlink()
+    with pytest.raises(InputError, match="not evaluated yet: run `ddspo evaluate`"):
         report(run, "small")
 
 
 def test_a_run_that_is_not_evaluated_shows_what_was_trained(run: RunFolder) -> None:
     """No score, no image of either model, and no number that only an evaluation could give."""
     result = report(run, f"small {HOSTILE}", evaluated=False)
-    assert result["metrics"] == result["fidelity"] == {}
+    assert (result["models"], result["metrics"], result["sets"]) == ([], {}, {})
     assert result["stages"] == {"train": 12.5}
     made = page(run)
     assert "Not evaluated" in made.text
@@ -331,7 +530,7 @@ def test_ticks_are_whole_updates(count: int) -> None:
 
 def test_ticks_are_scales_that_were_tried() -> None:
     """Of two that are too near for both their numbers the first has one: 1.1 is 0.1 after 1, of 6.5 in all."""
-    svg = figures.guidance({"base": {"1": 0.1, "1.1": 0.2, "2": 0.3, "7.5": 0.2}}, {"base": 2.0})
+    svg = figures.guidance(["base"], {"base": {"1": 0.1, "1.1": 0.2, "2": 0.3, "7.5": 0.2}}, {"base": 2.0})
     ticks = re.findall(r'id="xtick_\d+".*?(?=id="xtick|id="matplotlib.axis_2)', svg, re.DOTALL)
     numbers = [re.findall(r"<text[^>]*>([^<]*)</text>", tick)[:1] for tick in ticks]
     assert numbers == [["1"], [], ["2"], ["7.5"]]

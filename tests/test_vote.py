@@ -37,18 +37,23 @@ PAIRS = len(PROMPTS) * IMAGES
 
 def evaluated(path: Path, prompts: tuple[str, ...] = PROMPTS) -> RunFolder:
     """A run of so many prompts, two images each, of one colour an image."""
-    run, rows = RunFolder(path), []
-    for item, prompt in enumerate(prompts):
-        for index in range(IMAGES):
-            for model in ("base", "aligned"):
-                name = f"images/{model}/{item:05d}_{index}.png"
-                row = {"item": item, "index": index, "seed": 100 * item + index, "prompt": prompt, "model": model}
-                rows.append(row | {"split": "evaluation", "image": name})
-                (path / name).parent.mkdir(parents=True, exist_ok=True)
-                Image.new("RGB", (8, 8), colour(model, item, index)).save(path / name)
-    write_rows(run.scores, [rows[0] | {"split": "validation", "image": None}, *rows])
+    run = RunFolder(path)
+    for model in ("base", "aligned"):
+        rows = []
+        for item, prompt in enumerate(prompts):
+            for index in range(IMAGES):
+                name = f"{item:05d}_{index}.png"
+                rows.append({"item": item, "index": index, "seed": 100 * item + index, "prompt": prompt})
+                rows[-1] |= {"file_name": name, "scale": 3.0}
+                (run.images / model).mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (8, 8), colour(model, item, index)).save(run.images / model / name)
+        write_rows(drawn(run, model), rows)
     write_text(run.recipe, "name: small\n")
     return run
+
+
+def drawn(run: RunFolder, model: str) -> Path:
+    return run.images / model / "metadata.jsonl"
 
 
 def colour(model: str, item: int, index: int) -> tuple[int, int, int]:
@@ -75,7 +80,8 @@ def test_every_prompt_comes_once_before_any_comes_again(run: RunFolder) -> None:
     order = [(one.index, one.item) for one in Ballot.open(run.path).comparisons]
     assert [index for index, _ in order] == [0, 0, 0, 1, 1, 1]
     assert {item for _, item in order[:3]} == {0, 1, 2}
-    write_rows(run.scores, reversed(read_rows(run.scores)))
+    for model in ("base", "aligned"):
+        write_rows(drawn(run, model), reversed(read_rows(drawn(run, model))))
     assert [(one.index, one.item) for one in Ballot.open(run.path).comparisons] == order
 
 
@@ -214,15 +220,17 @@ def test_a_fresh_evaluation_drops_votes_on_images_that_are_gone(run: RunFolder) 
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda run: [path.unlink() for path in (run.recipe, run.scores)], "no run there"),
-        (lambda run: run.scores.unlink(), "no pictures of base and aligned yet: `ddspo train` draws some"),
-        (lambda run: write_rows(run.scores, read_rows(run.scores)[:2]), "no image was judged for both"),
-        (lambda run: write_rows(run.scores, [{"split": "evaluation"}]), "scores.jsonl: damaged: run `ddspo evaluate"),
-        (lambda run: change_image(run, None), "no image None"),
+        (lambda run: [path.unlink() for path in (run.recipe, drawn(run, "base"))], "no run there"),
+        (lambda run: drawn(run, "aligned").unlink(), "no pictures of base and aligned yet: `ddspo train` draws some"),
+        (lambda run: change_drawn(run, seed=7), "no image of both models has one seed"),
+        (lambda run: write_rows(drawn(run, "base"), [{}]), "a damaged metadata.jsonl: run `ddspo evaluate"),
+        (lambda run: change_drawn(run, prompt="x", item="1"), "no image of both models has one seed"),
+        (lambda run: change_image(run, None), "no image images/aligned/None"),
         (lambda run: (run.images / "aligned" / "00001_0.png").unlink(), "no image images/aligned/00001_0.png"),
-        (lambda run: change_image(run, "recipe.yaml"), "no image recipe.yaml"),
-        (lambda run: change_image(run, "images/base/../../recipe.yaml"), "no image images/base/../../recipe.yaml"),
-        (lambda run: change_image(run, "/etc/hostname"), "no image /etc/hostname"),
+        (lambda run: change_image(run, "recipe.yaml"), "no image images/aligned/recipe.yaml"),
+        (lambda run: change_image(run, "../../recipe.yaml"), "no image images/aligned/../../recipe.yaml"),
+        (lambda run: change_image(run, "../" * 20 + "etc/hostname"), "no image images/aligned/../"),
+        (lambda run: change_image(run, "/etc/hostname"), "no image images/aligned//etc/hostname"),
         (lambda run: write_rows(run.votes, [{"id": "00009_0"}]), "votes.jsonl:1: no vote on this run's images"),
         (lambda run: spoil_vote(run, chosen="images/base/00000_0.png"), "votes.jsonl:1: no vote on this run's images"),
         (lambda run: spoil_vote(run, number="1"), "votes.jsonl:1: no vote on this run's images"),
@@ -239,10 +247,21 @@ def test_what_is_wrong_is_said(run: RunFolder, spoil: Any, message: str) -> None
         Ballot.open(run.path)
 
 
-def change_image(run: RunFolder, image: str | None) -> None:
-    rows = read_rows(run.scores)
-    rows[1]["image"] = image
-    write_rows(run.scores, rows)
+def change_image(run: RunFolder, name: str | None) -> None:
+    rows = read_rows(drawn(run, "aligned"))
+    rows[1]["file_name"] = name
+    write_rows(drawn(run, "aligned"), rows)
+
+
+def change_drawn(run: RunFolder, **change: Any) -> None:
+    """In all rows of aligned."""
+    write_rows(drawn(run, "aligned"), [row | change for row in read_rows(drawn(run, "aligned"))])
+
+
+def test_images_of_other_seeds_are_no_pair(run: RunFolder) -> None:
+    rows = read_rows(drawn(run, "aligned"))
+    write_rows(drawn(run, "aligned"), [rows[0] | {"seed": 7}, *rows[1:]])
+    assert len(Ballot.open(run.path).comparisons) == PAIRS - 1
 
 
 def vote_row(run: RunFolder) -> Row:

@@ -11,10 +11,10 @@ from huggingface_hub import ModelCard, ModelCardData
 from ddspo.backbones.base import Model
 from ddspo.exports.base import Aligned, Export
 from ddspo.hub import fetched
-from ddspo.pages.report import FIDELITY
+from ddspo.pages.tables import Line, SetLine, by_tag, metrics, sets
+from ddspo.pages.words import decimals
 from ddspo.places import local
 from ddspo.rows import Row
-from ddspo.run_folder import MODELS
 
 TEMPLATE = Path(__file__).with_suffix(".md.j2")
 PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
@@ -56,7 +56,7 @@ def model_card(aligned: Aligned, how: Export, where: str, settings: Row, report:
         title=text(aligned.name),
         summary=summary,
         usage=how.usage(aligned, where),
-        evaluation=evaluation(report) if report and report["metrics"] else "Not evaluated.\n",
+        evaluation=evaluation(report) if report and report["models"] else "Not evaluated.\n",
         recipe=indented(yaml.safe_dump(without_paths(settings), sort_keys=False, width=100)),
         versions=text("Trained with " + ", ".join(f"{name} {version}" for name, version in versions.items())),
         terms=_terms(terms, base),
@@ -65,28 +65,94 @@ def model_card(aligned: Aligned, how: Export, where: str, settings: Row, report:
 
 
 def evaluation(report: Row) -> str:
-    """Tables of report.json."""
-    parts = []
-    for name, metric in report["metrics"].items():
-        scales, (low, high) = metric["scales"], metric["interval"]
-        rows = [("all", metric["base"], metric["aligned"])]
-        rows += [(tag, row["base"], row["aligned"]) for tag, row in metric["by_tag"].items()]
-        parts.append(
-            f"{text(name)} on {metric['prompts']} held-out prompts, {metric['images_per_prompt']} images each, base "
-            f"and aligned with the same seeds, each at its best guidance scale on other prompts (base "
-            f"{scales['base']:g}, aligned {scales['aligned']:g}). Difference {metric['difference']:+.3f}, 95 % "
-            f"interval {low:+.3f} to {high:+.3f}.\n\n{table((name, 'base', 'aligned'), rows)}"
+    """Tables of report.json: the scores, the figures of whole sets, the headline by tag, and what each metric is."""
+    parts = [*_scores(report), *_sets(report), *_by_tag(report), _meanings(report), _contamination(report)]
+    return "\n".join(part for part in parts if part)
+
+
+def _scores(report: Row) -> list[str]:
+    if not report["metrics"]:
+        return []
+    first = report["models"][0]
+    compared = (f"difference from {first}, 95 % interval", "prompts won, 95 % interval")
+    rows = [
+        (
+            block.metric["title"],
+            *(line.key.name, line.score, line.control or "–"),
+            *(
+                [f"{line.difference}, {line.interval}", f"{line.won}, {line.won_interval}"]
+                if line.whisker
+                else ["", ""]
+            ),
         )
-    base, aligned = (report["fidelity"].get(model, {}) for model in MODELS)
-    measures = [(": ".join(names), base.get(key), aligned.get(key)) for key, names in FIDELITY.items()]
-    rows = [row for row in measures if None not in row]
-    return "\n".join([*parts, table(("fidelity", "base", "aligned"), rows)] if rows else parts)
+        for block in metrics(report)
+        for line in block.lines
+        if isinstance(line, Line)
+    ]
+    return [_conditions(report), table(("metric", "model", "score", "floor", *compared), rows)]
 
 
-def table(head: Sequence[str], rows: Sequence[tuple[str, float, float]]) -> str:
-    """A Markdown table of named numbers."""
-    lines = [f"| {' | '.join(map(text, head))} |", "|---|---|---|"]
-    return "\n".join([*lines, *(f"| {text(name)} | {base:.3f} | {aligned:.3f} |" for name, base, aligned in rows), ""])
+def _conditions(report: Row) -> str:
+    """On what the scores rest."""
+    metric = next(iter(report["metrics"].values()))
+    drawn = {model: scale for model, scale in report["scales"].items() if scale is not None}
+    scales = ", ".join(f"{text(model)} {scale:g}" for model, scale in drawn.items())
+    chosen = f", chosen by {text(report['choose'])} on other prompts" if report["choose"] else ""
+    return (
+        f"On {metric['prompts']} held-out prompts, {metric['images_per_prompt']} images each, from the same seeds "
+        f"where they were drawn here. Guidance scales{chosen}: {scales}. The floor is what images score against the "
+        "row of another prompt; won is the share of prompts whose mean is better, ties half.\n"
+    )
+
+
+def _sets(report: Row) -> list[str]:
+    rows = [
+        (
+            block.metric["title"],
+            *(line.key.name, line.value, line.change),
+            ", ".join(f"{name} {value}" for name, value in line.more),
+        )
+        for block in sets(report)
+        for line in block.lines
+        if isinstance(line, SetLine)
+    ]
+    return [table(("measured as a set", "model", "value", "change", "more"), rows)] if rows else []
+
+
+def _by_tag(report: Row) -> list[str]:
+    """Of the metric that chose the scales, or else the first, if it has more than one tag."""
+    metric = report["metrics"].get(report["choose"]) or next(iter(report["metrics"].values()), None)
+    if not metric:
+        return []
+    scores, digits = by_tag(metric), decimals(metric)
+    models = list(metric["models"])
+    cells = ([f"{row[model]:.{digits}f}" if model in row else "–" for model in models] for row in scores.values())
+    rows = [(tag, *each) for tag, each in zip(scores, cells, strict=True)]
+    return [table((f"{metric['title']} by tag", *models), rows)] if len(rows) > 1 else []
+
+
+def _meanings(report: Row) -> str:
+    """A line for each metric: what it is, which way is up, and the terms of its weights."""
+    lines = []
+    for each in (*report["metrics"].values(), *report["sets"].values()):
+        lower = "" if each["higher_is_better"] else " Less is better."
+        weights = f" Weights: {', '.join(each['licences'])}." if each["licences"] else ""
+        terms = "" if each["commercial"] else " No commercial use."
+        lines.append(f"- **{text(each['title'])}**: {text(each['about'] + lower + weights + terms)}\n")
+    return "".join(lines)
+
+
+def _contamination(report: Row) -> str:
+    found = report.get("contamination")
+    if not found or not found["prompts"]:
+        return ""
+    return f"{found['prompts']} of {found['of']} evaluation prompts are also among the prompts that were trained on.\n"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [map(text, head), ["---"] * len(head), *(map(text, row) for row in rows)]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def text(value: str) -> str:

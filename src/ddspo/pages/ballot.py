@@ -10,7 +10,7 @@ from ddspo import randomness
 from ddspo.errors import InputError
 from ddspo.files import write_rows
 from ddspo.maths.statistics import wilson_interval
-from ddspo.pages.scores import paired
+from ddspo.pages.scores import drawn_rows, pairs
 from ddspo.rows import Row, read_rows
 from ddspo.run_folder import MODELS, RunFolder
 
@@ -73,7 +73,7 @@ class Ballot:
             InputError: There is no run or nothing to vote on in it, an image is missing, or a vote is on other images.
         """
         run = RunFolder(path)
-        every = [_judged(run), _drawn(run)]
+        every = [_evaluated(run), _drawn(run)]
         found = next(filter(None, every), None)
         if not found:
             raise InputError(f"{path}: {_nothing(run)}")
@@ -160,23 +160,25 @@ class Ballot:
         ]
 
 
-def _judged(run: RunFolder) -> list[Comparison]:
-    """What the evaluation compares, if it is finished."""
-    rows = [row for row in _rows(run.scores) if row.get("split") == "evaluation"]
+def _evaluated(run: RunFolder) -> list[Comparison]:
+    """What the evaluation compares, if both models are through."""
+    rows = [drawn_rows(run, model) for model in MODELS]
+    if not all(rows):
+        return []
     try:
         found = [
             Comparison(
-                f"{row['item']:05d}_{row['index']}",
-                *(row["item"], row["index"], row["seed"], row["prompt"]),
-                {model: pair[model]["image"] for model in MODELS},
+                f"{base['item']:05d}_{base['index']}",
+                *(base["item"], base["index"], base["seed"], base["prompt"]),
+                {model: f"images/{model}/{row['file_name']}" for model, row in zip(MODELS, pair, strict=True)},
             )
-            for pair in paired(rows)
-            for row in [pair["base"]]
+            for pair in pairs(*rows)
+            for base in pair[:1]
         ]
     except (KeyError, TypeError, ValueError):
-        raise InputError(f"{run.scores}: damaged: run `ddspo evaluate --fresh`") from None
-    if run.scores.exists() and not found:
-        raise InputError(f"{run.scores}: no image was judged for both models: run `ddspo evaluate --fresh`")
+        raise InputError(f"{run.images}: a damaged metadata.jsonl: run `ddspo evaluate --fresh`") from None
+    if not found:
+        raise InputError(f"{run.images}: no image of both models has one seed: run `ddspo evaluate --fresh`")
     return found
 
 

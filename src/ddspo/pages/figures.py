@@ -16,11 +16,17 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image
 
+from ddspo.images import Unreadable, read_image
+
 Columns = Mapping[str, NDArray[np.float64]]
 Draw = Callable[[Axes, Columns], None]
 
 INK, BASE, ALIGNED = "#010203", "#7c828d", "#2f6fde"
-THEMED = {INK: "currentColor", BASE: "var(--base)", ALIGNED: "var(--aligned)"}
+MODELS = (BASE, ALIGNED, "#010213", "#010223", "#010233", "#010243")
+"""Stand for the colours of the models in _look.css, which also tell apart by how light they are."""
+THEMED = {INK: "currentColor"} | {colour: f"var(--model-{place})" for place, colour in enumerate(MODELS)}
+MARKS = (("o", "●"), ("s", "■"), ("^", "▲"), ("D", "◆"), ("v", "▼"), ("P", "✚"))
+"""Of each model, in a plot and in text."""
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: small, and the browser's own font
     "svg.hashsalt": "ddspo",  # the same run gives the same bytes
@@ -53,18 +59,19 @@ class Picture(NamedTuple):
     small: bool
 
 
-def guidance(curves: Mapping[str, Mapping[str, float]], scales: Mapping[str, float]) -> Markup:
-    """Validation score against guidance scale, base and aligned, with a ring around the chosen scales."""
+def guidance(models: Sequence[str], curves: Mapping[str, Mapping[str, float]], scales: Mapping[str, Any]) -> Markup:
+    """Validation score against guidance scale, with a ring around the chosen scales; the page names the models."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.4, 3), layout="constrained")
         axes = figure.add_subplot(xlabel="guidance scale", ylabel="score on validation prompts")
-        for model, colour in (("base", BASE), ("aligned", ALIGNED)):
+        for place, model in enumerate(models):
             points = {float(scale): score for scale, score in curves.get(model, {}).items()}
-            axes.plot(list(points), list(points.values()), "o-", color=colour, label=model, markersize=4)
+            look: dict[str, Any] = {"color": MODELS[place % len(MODELS)], "marker": MARKS[place % len(MARKS)][0]}
+            axes.plot(list(points), list(points.values()), markersize=5, **look)
             if scales.get(model) in points:
-                axes.plot(scales[model], points[scales[model]], "o", color=colour, fillstyle="none", markersize=11)
+                ring = look | {"marker": "o", "fillstyle": "none"}
+                axes.plot(scales[model], points[scales[model]], markersize=12, **ring)
         _ticks(axes, sorted({float(scale) for each in curves.values() for scale in each}))
-        _legend(axes)
         return _svg(figure)
 
 
@@ -90,11 +97,10 @@ def pretraining(log: Sequence[Mapping[str, Any]]) -> list[Panel]:
 def embed(path: Path, side: int) -> Picture | None:
     """An image up to 64 pixels a side as it is, a larger one at most `side`; None where there is none to be read."""
     try:
-        with Image.open(path) as image:
-            small = max(image.size) <= SMALL
-            copy = image.convert("RGB")
-    except OSError:  # a page without one picture says so, and is better than no page
+        copy = Image.fromarray(read_image(path))
+    except Unreadable:  # a page without one picture says so, and is better than no page
         return None
+    small = max(copy.size) <= SMALL
     copy.thumbnail((side, side))
     buffer = io.BytesIO()
     copy.save(buffer, format="PNG" if small else "JPEG", quality=85)

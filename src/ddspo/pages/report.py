@@ -1,41 +1,54 @@
 """report.html: one self-contained page of everything that is in a run folder."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ddspo.pages import figures
-from ddspo.pages.scores import grouped
+from ddspo.pages import figures, gallery, tables, words
+from ddspo.pages.scores import frames, is_verdict, score_rows
 from ddspo.rows import Row, read_json, read_rows
 from ddspo.run_folder import MODELS, RunFolder
 
-SHOWN = 12
-IMAGES = 4
-FIDELITY = {
-    "confident": ("confident", "share of images in which the detector is sure of every object"),
-    "saturation": ("saturation", "mean over pixels of the largest minus the smallest colour channel, 0 to 1"),
-    "distance": (
-        "distance",
-        "Fréchet distance of autoencoder feature statistics to reference images; lower is better",
-    ),
-    "diversity": ("diversity", "mean distance between the features of two images of one prompt from other seeds"),
-}
+DRAWN = 12
+"""Prompts of which the pictures of the end of training are shown."""
+SIDE = 320
+"""Pixels of a side of an evaluated picture, at most."""
 
 
-class Judged(NamedTuple):
-    """What an evaluation left: score rows, the evaluation prompts with both models' images, and evaluation.json."""
+def page(run: RunFolder, result: Row) -> str:
+    """The whole page of a run's report.json.
 
-    rows: list[Row]
-    prompts: list[Row]
-    summary: Row
+    Raises:
+        InputError: It was evaluated, and the scores are gone.
+    """
+    log, pretraining = _rows(run.log), _rows(run.pretraining.log)
+    drawn = _rows(run.samples / "samples.jsonl")
+    return (
+        _templates(run)
+        .get_template("report.html.j2")
+        .render(
+            result,
+            **(_evaluation(run, result) if result["metrics"] else {"metric": None}),
+            sets_table=tables.sets(result),
+            pair=MODELS,
+            pair_keys=tables.keys(MODELS),
+            drawn_rows=drawn[:DRAWN],
+            drawn_count=len(drawn),
+            updates=len(log),
+            training=figures.training(log) if log else [],
+            pretraining_updates=len(pretraining),
+            pretraining=figures.pretraining(pretraining) if pretraining else [],
+            pairs=_rows(run.images / "pairs" / "pairs.jsonl"),
+            recipe=run.recipe.read_text(encoding="utf-8") if run.recipe.exists() else None,
+            environment=environment(run),
+        )
+    )
 
 
-def page(run: RunFolder, result: Row, judged: Judged | None) -> str:
-    """The whole page of a run's report.json."""
-    # Prompts and notes are anyone's text: autoescape everything; only the SVG drawn here is marked safe.
+def _templates(run: RunFolder) -> Environment:
+    # Prompts, notes and names are anyone's text: autoescape everything; only the SVG drawn here is marked safe.
     templates = Environment(
         loader=PackageLoader("ddspo.pages", "."),
         autoescape=True,
@@ -43,78 +56,36 @@ def page(run: RunFolder, result: Row, judged: Judged | None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.globals["picture"] = lambda path, side: figures.embed(run.path / path, side) if path else None
+    templates.globals |= {"picture": lambda path, side: _embed(run, side)(path) if path else None, "words": words}
+    templates.globals["tone"] = {"better": "good", "worse": "bad", "": ""}
     templates.filters["plural"] = lambda number, noun: f"{number} {noun}{'' if number == 1 else 's'}"
-    log, pretraining = _rows(run.log), _rows(run.pretraining.log)
-    drawn = _rows(run.samples / "samples.jsonl")
-    return templates.get_template("report.html.j2").render(
-        result,
-        **_evaluation(result, judged),
-        models=MODELS,
-        drawn_rows=drawn[:SHOWN],
-        drawn_count=len(drawn),
-        images=IMAGES,
-        updates=len(log),
-        training=figures.training(log) if log else [],
-        pretraining_updates=len(pretraining),
-        pretraining=figures.pretraining(pretraining) if pretraining else [],
-        pairs=_rows(run.images / "pairs" / "pairs.jsonl"),
-        recipe=run.recipe.read_text(encoding="utf-8") if run.recipe.exists() else None,
-        environment=environment(run),
-    )
+    return templates
 
 
-def _evaluation(result: Row, judged: Judged | None) -> Row:
+def _evaluation(run: RunFolder, result: Row) -> dict[str, Any]:
     """The template's variables that an evaluation fills."""
-    if not judged:
-        return {"metric": None}
-    ((name, metric),) = result["metrics"].items()
+    head = result["choose"] if result["choose"] in result["metrics"] else next(iter(result["metrics"]))
+    metric, models = result["metrics"][head], result["models"]
+    curves = metric["curve"]
+    scores = {name: score_rows(run, name) for name in result["metrics"]}
+    verdicts = {name: is_verdict(rows) for name, rows in scores.items()}
     return {
-        "metric_name": name,
         "metric": metric,
-        "fidelity": _fidelity(result["fidelity"]),
-        "groups": _selection(judged.prompts),
-        "curve": figures.guidance(metric["curve"], metric["scales"]) if any(metric["curve"].values()) else None,
+        "head": list(result["metrics"]).index(head),
+        "digits": words.decimals(metric),
+        "keys": tables.keys(models),
+        "trained": words.trained(models),
+        "without_guidance": tables.without_guidance(result),
+        "table": tables.metrics(result),
+        "tags": tables.tags(result, verdicts),
+        "curve": figures.guidance(models, curves, result["scales"]) if any(curves.values()) else None,
+        "gallery": gallery.gallery(result, frames(scores), verdicts, _embed(run, SIDE)),
+        "ways": gallery.WAYS,
     }
 
 
-def _selection(prompts: Sequence[Row]) -> list[Row]:
-    """Groups of prompts to look at: improved most, got worse most, and every so many of the others of each tag."""
-    places = {prompt["item"]: place for group in grouped(prompts).values() for place, prompt in enumerate(group)}
-    # Equal differences take turns between the tags, or the first tag would fill the page.
-    ranked = sorted(prompts, key=lambda prompt: (-abs(prompt["difference"]), places[prompt["item"]]))
-    better = [prompt for prompt in ranked if prompt["difference"] > 0]
-    worse = [prompt for prompt in ranked if prompt["difference"] < 0]
-    shown = {prompt["item"] for prompt in [*better[:SHOWN], *worse[:SHOWN]]}
-    others = [prompt for prompt in prompts if prompt["item"] not in shown]
-    return [
-        {"title": "Improved most", "of": f"{len(better)} of {len(prompts)} improved", "prompts": better[:SHOWN]},
-        {"title": "Got worse most", "of": f"{len(worse)} of {len(prompts)} got worse", "prompts": worse[:SHOWN]},
-        {"title": "Others", "of": "evenly spaced in each tag, whatever came out", "prompts": _spread(others)},
-    ]
-
-
-def _spread(prompts: Sequence[Row]) -> list[Row]:
-    """At most SHOWN prompts, equally many and evenly spaced in each tag."""
-    groups = list(grouped(prompts).values())
-    count = max(1, SHOWN // max(1, len(groups)))
-    chosen = [group[round(place)] for group in groups for place in _places(len(group), count)]
-    return chosen[:SHOWN]
-
-
-def _places(size: int, count: int) -> list[float]:
-    return list(np.linspace(0, size - 1, min(size, count)))
-
-
-def _fidelity(values: Row) -> list[Row]:
-    """Rows of the fidelity table; a measure that was not taken is left out."""
-    table = []
-    for key, (title, meaning) in FIDELITY.items():
-        base, aligned = (values.get(model, {}).get(key) for model in MODELS)
-        if base is not None and aligned is not None:
-            change = (aligned - base) / base if base else None
-            table.append({"title": title, "meaning": meaning, "base": base, "aligned": aligned, "change": change})
-    return table
+def _embed(run: RunFolder, side: int) -> Callable[[str], figures.Picture | None]:
+    return lambda path: figures.embed(run.path / path, side)
 
 
 def _rows(path: Path) -> list[Row]:
