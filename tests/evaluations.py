@@ -52,7 +52,7 @@ def score_rows(metric: str, prompts: Sequence[str], note: str = "") -> list[Row]
     for model, items in VALUES[metric].items():
         for item, values in enumerate(items):
             for index, value in enumerate(values):
-                row = {"model": model, "split": "evaluation", "scale": 3.0, "item": item, "index": index}
+                row = {"model": model, "split": "evaluation", "scale": 3.0, "item": f"{item:05d}", "index": index}
                 row |= {"image": f"images/{model}/{item:05d}_{index}.png", "tag": TAGS[item], "prompt": prompts[item]}
                 rows.append(row | {"value": float(value), "note": "" if value else note, "control": False})
             rows.append(rows[-1] | {"control": True, "value": 99.0, "note": "of another prompt"})
@@ -135,7 +135,7 @@ def write_evaluation(run: RunFolder, prompts: Sequence[str], note: str = "", siz
     """All that an evaluation leaves and a report reads."""
     for name in VALUES:
         rows = score_rows(name, prompts, note)
-        write_rows(run.path / "scores" / f"{name}.jsonl", rows)
+        write_rows(run.scores / f"{name}.jsonl", rows)
         for row in rows:
             if row["image"] and not (run.path / row["image"]).exists():
                 paint(run.path / row["image"], size)

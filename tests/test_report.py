@@ -13,13 +13,15 @@ import pytest
 from chromium import Chromium
 from evaluations import MODELS, TITLES, VALUES, evaluation, paint, score_rows, write_evaluation
 from PIL import Image
+from test_evaluate import paint as paint_evaluation
 
 from ddspo.errors import InputError
 from ddspo.files import write_json, write_rows, write_text
 from ddspo.pages import figures, gallery, words
+from ddspo.pages.ballot import Ballot
 from ddspo.pages.figures import Picture
 from ddspo.pages.headline import headline
-from ddspo.pages.scores import frames
+from ddspo.pages.scores import Frame, frames
 from ddspo.pages.scores import score_rows as scores_of
 from ddspo.rows import Row
 from ddspo.run_folder import RunFolder
@@ -194,12 +196,46 @@ def test_any_number_of_models(run: RunFolder, models: tuple[str, ...], images: i
     change(run, only(*models))
     for name in VALUES:
         rows = [row for row in score_rows(name, PROMPTS) if row["model"] in models]
-        write_rows(run.path / "scores" / f"{name}.jsonl", rows)
+        write_rows(run.scores / f"{name}.jsonl", rows)
     result = report(run, "small")
     text = said(run)
     assert ("0.375 → 1.000" in text) == (models == ("base", "other"))
     assert len(page(run).all("img")) <= images + 2
     assert headline(result)
+
+
+def test_models_without_a_prompt_in_common(run: RunFolder) -> None:
+    """Each has its score, and no difference is said."""
+
+    def edit(found: Row) -> None:
+        for each in found["metrics"].values():
+            for model in ("aligned", "other"):
+                each["models"][model] = {key: each["models"][model][key] for key in ("score", "by_tag", "control")}
+
+    change(run, edit)
+    lines = headline(report(run, "small"))
+    text = said(run)
+    assert "0.375 → 0.625 GenEval, base → aligned" in text
+    assert "No prompt is in both." in text
+    assert "other 1.000 on no prompt of base" in text
+    assert "95 % interval +" not in text.replace("(+0.250, 95 % interval +0.125 to +0.375)", "")
+    assert lines[1] == "geneval: base 0.375 -> aligned 0.625, other 1.000, each at its best guidance scale"
+
+
+def test_what_an_evaluation_leaves_is_reported(tmp_path: Path) -> None:
+    """Of models that paint red by their guidance scale: 60 and 90 at the best of each, by hand in test_evaluate."""
+    run = RunFolder(tmp_path)
+    paint_evaluation(run)
+    assert headline(report(run, "painted"))[0] == (
+        "red without guidance, validation prompts: base 0.039 -> aligned 0.078 "
+        "(+0.039, 95 % interval +0.039 to +0.039)"
+    )
+    text = said(run)
+    assert "0.235 → 0.353 +0.118, 95 % interval +0.118 to +0.118" in text
+    assert "base 2, aligned 3." in text
+    assert "By red, 9 of 9 pictures of aligned are better than those of base. Shown: 3." in text
+    assert "no image" not in text
+    assert len(Ballot.open(tmp_path).comparisons) == 9
 
 
 def test_sets_alone(run: RunFolder) -> None:
@@ -253,6 +289,11 @@ def chosen(run: RunFolder) -> gallery.Gallery:
     )
 
 
+def places(found: Sequence[Frame]) -> list[tuple[int, int]]:
+    """Numbers of prompts and images."""
+    return [(int(frame.item), frame.index) for frame in found]
+
+
 def test_what_changed_most(run: RunFolder) -> None:
     """By GenEval aligned gained (0, 0), (2, 0) and lost (1, 1); prompts 0 and 2 changed alike, tags take turns.
 
@@ -261,9 +302,7 @@ def test_what_changed_most(run: RunFolder) -> None:
     the first is shown, and there the whole prompt changed.
     """
     found = {
-        (TITLES[choice.metric], MODELS[choice.model], choice.way): [
-            (frame.item, frame.index) for frame in choice.frames
-        ]
+        (TITLES[choice.metric], MODELS[choice.model], choice.way): places(choice.frames)
         for choice in chosen(run).choices
         if choice.metric is not None and choice.model is not None
     }
@@ -284,7 +323,7 @@ def test_what_changed_most(run: RunFolder) -> None:
 def test_a_sample_whatever_came_out(run: RunFolder) -> None:
     sample = chosen(run).choices[-1]
     assert (sample.metric, sample.model, sample.way) == (None, None, "sample")
-    assert [(frame.item, frame.index) for frame in sample.frames] == [(0, 0), (1, 0), (2, 0)]
+    assert places(sample.frames) == [(0, 0), (1, 0), (2, 0)]
 
 
 def test_every_picture_once_with_all_values(run: RunFolder) -> None:
@@ -304,7 +343,15 @@ def test_the_page_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     values, models = {"up": 1, "down": -1}, list(MODELS)
     rows = {
         name: [
-            {"model": model, "item": item, "index": 0, "prompt": "", "tag": "", "image": f"{model}{item}", "note": ""}
+            {
+                "model": model,
+                "item": f"{item:03d}",
+                "index": 0,
+                "prompt": "",
+                "tag": "",
+                "image": f"{item}",
+                "note": "",
+            }
             | {"value": sign * place * (item if name == "up" else 500 - item)}
             for place, model in enumerate(models)
             for item in range(500)
@@ -318,7 +365,7 @@ def test_the_page_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
         found = gallery.gallery(result, frames(rows), dict.fromkeys(values, False), lambda path: picture)
         assert 40_000 * 3 * len(found.cards) <= budget
         better = next(choice for choice in found.choices if choice.frames)
-        assert [frame.item for frame in better.frames[:2]] == [499, 498]
+        assert places(better.frames[:2]) == [(499, 0), (498, 0)]
         shown = [len(choice.frames) for choice in found.choices if choice.frames]
         assert max(shown) <= gallery.SHOWN
         assert max(shown) - min(shown) <= 1
@@ -377,7 +424,7 @@ def test_hostile_text_is_only_text(run: RunFolder) -> None:
     for name in VALUES:
         rows = score_rows(name, PROMPTS, HOSTILE)
         renamed = [row | ({"model": HOSTILE, "tag": HOSTILE} if row["model"] == "aligned" else {}) for row in rows]
-        write_rows(run.path / "scores" / f"{name}.jsonl", renamed)
+        write_rows(run.scores / f"{name}.jsonl", renamed)
     lines = headline(report(run, f"small {HOSTILE}"))
     raw, made = run.report_html.read_text(encoding="utf-8"), page(run)
     assert all(line.isprintable() for line in lines)
@@ -444,8 +491,8 @@ def test_missing_parts_are_named_and_left_out(run: RunFolder) -> None:
 def test_a_model_that_lacks_images_is_shown_without_them(run: RunFolder) -> None:
     """Of a folder from elsewhere that has none of the last prompt's."""
     for name in VALUES:
-        rows = [row for row in score_rows(name, PROMPTS) if (row["model"], row["item"]) != ("other", 2)]
-        write_rows(run.path / "scores" / f"{name}.jsonl", rows)
+        rows = [row for row in score_rows(name, PROMPTS) if (row["model"], row["item"]) != ("other", "00002")]
+        write_rows(run.scores / f"{name}.jsonl", rows)
     report(run, "small")
     assert "By GenEval, 1 of 4 pictures of other is better than that of base." in said(run)
     assert "no image" in said(run)
@@ -469,7 +516,7 @@ def test_a_long_log_with_gaps_is_drawn(run: RunFolder) -> None:
 
 
 def test_without_an_evaluation_it_says_what_to_do(run: RunFolder) -> None:
-    (run.path / "scores" / "geneval.jsonl").unlink()
+    (run.scores / "geneval.jsonl").unlink()
     with pytest.raises(InputError, match=r"geneval.jsonl: no such file: run `ddspo evaluate`"):
         report(run, "small")
     write_json(run.evaluation, {"metric": "geneval", "scales": {}, "fidelity": {}})

@@ -120,7 +120,7 @@ def _changes(result: Row, frames: Sequence[Frame]) -> list[Choice]:
 
 def _most_changed(found: Sequence[Frame], gains: Mapping[Place, float]) -> list[Frame]:
     """The picture of each prompt that changed most; of equal ones, that of the prompt that changed most."""
-    by_prompt: dict[int, list[float]] = {}
+    by_prompt: dict[str, list[float]] = {}
     for (item, _), gain in gains.items():
         by_prompt.setdefault(item, []).append(gain)
     # Equal changes take turns between the tags, or the first tag would fill the page.

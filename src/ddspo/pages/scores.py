@@ -8,8 +8,8 @@ from ddspo.errors import InputError
 from ddspo.rows import Row, each_row, read_rows
 from ddspo.run_folder import RunFolder
 
-Place = tuple[int, int]
-"""Numbers of a prompt and of an image among those of the prompt."""
+Place = tuple[str, int]
+"""A prompt, and the number of an image among those of the prompt."""
 
 
 @dataclass
@@ -21,7 +21,7 @@ class Frame:
         scores: Score rows by metric and model.
     """
 
-    item: int
+    item: str
     index: int
     prompt: str
     tag: str
@@ -40,7 +40,7 @@ def score_rows(run: RunFolder, metric: str) -> list[Row]:
     Raises:
         InputError: There are none.
     """
-    path = run.path / "scores" / f"{metric}.jsonl"
+    path = run.scores / f"{metric}.jsonl"
     if not path.is_file():
         raise InputError(f"{path}: no such file: run `ddspo evaluate`")
     return [row for row in each_row(path) if row["split"] == "evaluation" and not row["control"]]

@@ -70,8 +70,3 @@ def percent(share: float) -> str:
 def relative(value: float, first: float) -> str | None:
     """A change in percent of the first; None where that is 0."""
     return f"{100 * (value - first) / abs(first):+.1f} %" if first else None
-
-
-def fraction(value: float) -> str:
-    """A guidance scale."""
-    return f"{value:g}"
