@@ -66,7 +66,10 @@ def test_prompt_files(tmp_path: Path, name: str, text: str, message: str) -> Non
         ("adaptation.lora.targets=[norm1]", "norm1 is a LayerNorm, which takes no adapter"),
         ("adaptation.lora.targets=[]", "adaptation.lora.targets: []: tuple should have at least 1 item"),
         ("adaptation.lora.rank=4096", "adaptation.lora.rank 4096: its layers have 96 inputs and outputs at most"),
-        ("model.resolution=64", "evaluate.metric: it reads images of 32 x 32 pixels, and the model makes 64 x 64"),
+        (
+            "model.resolution=64",
+            "evaluate.metrics.geneval: it reads images of 32 x 32 pixels, and the model makes 64 x 64",
+        ),
         ("model.revision=main", "model.revision 'main': only a hub id has one: leave it out"),
         ("model.resolution=33", "model.resolution 33: give a multiple of 4"),
         ("model.distilled_guidance=3", "model.distilled_guidance: this StableDiffusionPipeline has no guidance input"),
@@ -109,7 +112,7 @@ def test_the_home_of_whoever_runs_it(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_rows_that_the_metric_cannot_read(tmp_path: Path) -> None:
     rows = write(tmp_path / "e.jsonl", '{"prompt": "a b", "tag": "colour"}\n')
-    assert "e.jsonl:1: tag 'colour' is none of" in refused(tmp_path, f"evaluate.prompts={rows}")
+    assert "e.jsonl:1: geneval: tag 'colour' is none of" in refused(tmp_path, f"evaluate.prompts={rows}")
     row = '{"prompt": "a b", "tag": "counting", "include": [{"class": "%s", "count": 2}]}\n'
     rows = write(tmp_path / "v.jsonl", row % "circle" + row % "dragon")
     message = refused(tmp_path, f"evaluate.validation={rows}")
@@ -119,8 +122,10 @@ def test_rows_that_the_metric_cannot_read(tmp_path: Path) -> None:
 def test_one_image_has_no_distance(tmp_path: Path) -> None:
     row = '{"prompt": "a b", "tag": "counting", "include": [{"class": "circle", "count": 2}]}'
     rows = f"evaluate.prompts={write(tmp_path / 'e.jsonl', row)}"
-    assert "evaluate.images 1: one image has no distance to references" in refused(tmp_path, rows, "evaluate.images=1")
-    Workflow.start(load(SCENES, [f"out={tmp_path}", rows, "evaluate.images=1", "evaluate.references=null"]))
+    assert "evaluate.images 1: latent_distance measures no single image" in refused(
+        tmp_path, rows, "evaluate.images=1"
+    )
+    Workflow.start(load(SCENES, [f"out={tmp_path}", rows, "evaluate.images=1", "evaluate.metrics=[saturation]"]))
 
 
 def test_another_pipeline_class(tmp_path: Path) -> None:
@@ -168,8 +173,8 @@ def test_a_stage_that_cannot_come_first_leaves_no_folder(tmp_path: Path, first: 
 
 def test_an_evaluation_that_the_recipe_does_not_have(tmp_path: Path) -> None:
     flow = Workflow.start(load(SCENES, [f"out={tmp_path}", "evaluate=null"]))
-    with pytest.raises(InputError, match="evaluate: the recipe has no such group"):
-        flow.run(("evaluate",))
+    with pytest.raises(InputError, match="images: the recipe has no such group"):
+        flow.run(("images",))
     with pytest.raises(InputError, match="degrade is not finished"):
         flow.run(("report",))
 

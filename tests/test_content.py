@@ -31,13 +31,13 @@ def recipe(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "train": {"steps": 1, "batch": 2, "device_batch": 2},
         "validation": {"final": 0},
         "evaluate": {
-            **{"metric": {"geneval": {"detector": "scenes"}}, "prompts": files["evaluation"]},
+            **{"metrics": [{"geneval": {"detector": "scenes"}}], "prompts": files["evaluation"]},
             **{"validation": files["validation"], "scales": [1], "steps": 1, "images": 1},
         },
     }
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(tree))
-    Workflow.start(load(path)).run(("degrade", "sample", "train", "evaluate"))
+    Workflow.start(load(path)).run(("degrade", "sample", "train", "images"))
     return path
 
 
@@ -45,8 +45,8 @@ def recipe(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("name", "stage", "key"),
     [
         ("prompts", "degrade", "prompts"),
-        ("evaluation", "evaluate", "rows of evaluate.prompts or evaluate.validation"),
-        ("validation", "evaluate", "rows of evaluate.prompts or evaluate.validation"),
+        ("evaluation", "images", "rows of evaluate.prompts or evaluate.validation"),
+        ("validation", "images", "rows of evaluate.prompts or evaluate.validation"),
     ],
 )
 def test_other_rows_of_the_same_file_are_refused(name: str, stage: str, key: str, recipe: Path) -> None:
@@ -75,9 +75,9 @@ def test_other_rows_of_the_same_file_are_refused(name: str, stage: str, key: str
         ("train.weight_decay=0.5", "train"),
         ("train.max_grad_norm=0.5", "train"),
         ("train.schedule=cosine", "train"),
-        ("evaluate.steps=2", "evaluate"),
-        ("evaluate.scales=[1, 2]", "evaluate"),
-        ("evaluate.metric.geneval.threshold=0.4", "evaluate"),
+        ("evaluate.steps=2", "images"),
+        ("evaluate.scales=[1, 2]", "images"),
+        ("evaluate.images=3", "images"),
     ],
 )
 def test_another_value_of_an_option_is_refused(override: str, stage: str, recipe: Path) -> None:

@@ -108,7 +108,7 @@ def test_the_evaluation_by_hand(configurations: Path, tmp_path: Path) -> None:
     files["prompts"].write_text("".join(row.format(number) for number in range(3)))
     group = (
         f"{{prompts: {files['prompts']}, validation: {files['validation']}, "
-        "metric: {geneval: {detector: scenes}}, scales: [1, 2], steps: 4, images: 5, validation_images: 2}"
+        "metrics: [{geneval: {detector: scenes}}], scales: [1, 2], steps: 4, images: 5, validation_images: 2}"
     )
     assert counted(configurations, f"evaluate={group}").work.evaluate_forwards == 336
 

@@ -32,7 +32,7 @@ NONSENSE: tuple[Any, ...] = (
 JUDGE = {"geneval": {"detector": "scenes"}}
 NEEDED: dict[str, Any] = {
     **{"source": "nowhere", "model": "nowhere/nothing", "every": 1, "format": "table"},
-    **{"metric": JUDGE, "judge": JUDGE, "detector": "scenes", "prompts": "e.jsonl", "validation": "v.jsonl"},
+    **{"metrics": [JUDGE], "judge": JUDGE, "detector": "scenes", "prompts": "e.jsonl", "validation": "v.jsonl"},
 }
 """Options without a default, while another one of their group is looked at."""
 
@@ -126,7 +126,7 @@ def base(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Tree:
         "sample": {"pairs": 4, "steps": 2, "batch": 4},
         "train": {"steps": 2, "batch": 2, "device_batch": 2},
         "validation": {"final": 1, "steps": 1},
-        "evaluate": {"metric": JUDGE, "prompts": "e.jsonl", "validation": "v.jsonl", "scales": [1], "steps": 2},
+        "evaluate": {"metrics": [JUDGE], "prompts": "e.jsonl", "validation": "v.jsonl", "scales": [1], "steps": 2},
     }
 
 

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from accelerate import Accelerator
+from judges import Plain
 
 from ddspo.backbones.base import Model
 from ddspo.backbones.sd import SD
@@ -35,19 +36,28 @@ PROMPTS = [
 
 
 @dataclass(frozen=True)
-class Brightness(Metric):
+class Brightness(Plain):
     """The mean of an image; a prompt that is not liked gets nothing, whatever the image."""
 
-    def check(self, item: Mapping[str, Any]) -> str | None:
-        return None if "liked" in item else "no `liked`"
+    def missing(self, row: Mapping[str, Any]) -> str | None:
+        return None if "liked" in row else "no `liked`"
 
-    def __call__(self, images: Sequence[np.ndarray], items: Sequence[Mapping[str, Any]]) -> list[Score]:
-        values = [float(image.mean()) * item["liked"] for image, item in zip(images, items, strict=True)]
-        return [Score(value, True, f"{value:.0f}") for value in values]
+    def judge(self, images: Sequence[np.ndarray], rows: Sequence[Mapping[str, Any]]) -> list[Score]:
+        values = [float(image.mean()) * row["liked"] for image, row in zip(images, rows, strict=True)]
+        return [Score(value, f"{value:.0f}") for value in values]
 
 
-def labelled(run: RunFolder, prompts: Sequence[Mapping[str, Any]] = PROMPTS, **more: Any) -> RunFolder:
-    settings = Sampling(pairs=6, steps=2, guidance=2, batch=2, labels=Labels(Brightness(), candidates=3), **more)
+class Darkness(Brightness):
+    """The same, of which less is better."""
+
+    higher_is_better = False
+
+
+def labelled(
+    run: RunFolder, prompts: Sequence[Mapping[str, Any]] = PROMPTS, judge: Metric | None = None, **more: Any
+) -> RunFolder:
+    labels = Labels(judge or Brightness(), candidates=3)
+    settings = Sampling(pairs=6, steps=2, guidance=2, batch=2, labels=labels, **more)
     write_rows(run.prompts, prompts)
     sample(run, SD.tiny(), Model("tiny"), settings, 5, Accelerator(), Progress(speaks=False))
     return run
@@ -68,8 +78,6 @@ def test_best_and_worst() -> None:
     assert best_and_worst([1.0, 0.0, 1.0, 0.0], [3, 5, 9, 4], pairs=3) == [(2, 3), (0, 1)]
     assert best_and_worst([2.0, 0.0, 3.0, 1.0, 2.0], [1, 2, 3, 4, 5], pairs=9) == [(2, 1), (4, 3)]
     assert best_and_worst([0.3, 0.3], [1, 2]) == []
-    with pytest.raises(InputError, match="use a judge with finite scores"):
-        best_and_worst([0.3, float("nan")], [1, 2])
 
 
 def test_the_best_wins_and_the_worst_loses(tmp_path: Path) -> None:
@@ -98,6 +106,13 @@ def test_the_best_wins_and_the_worst_loses(tmp_path: Path) -> None:
         (n, row["id"], f"{row['lose_score']:.0f}") for n, row in enumerate(rows)
     ]
     assert (run.images / "pairs" / "3-lose.png").exists()
+
+
+def test_where_less_is_better_the_least_wins(tmp_path: Path) -> None:
+    run = labelled(RunFolder(tmp_path), judge=Darkness())
+    rows = [row for path in sorted(run.pairs.glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+    assert rows
+    assert all(row["win_score"] < row["lose_score"] for row in rows)
 
 
 def test_a_missing_shard_comes_back_the_same(tmp_path: Path) -> None:

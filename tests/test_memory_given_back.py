@@ -9,11 +9,12 @@ import torch
 import yaml
 from diffusers import UNet2DConditionModel
 
+from ddspo.detectors.scenes import SceneDetector
 from ddspo.files import write_rows
 from ddspo.recipe import load
 from ddspo.rows import read_rows
 from ddspo.run_folder import RunFolder
-from ddspo.stages.evaluate import Evaluate
+from ddspo.stages.images import Images
 from ddspo.workflow import Workflow
 
 
@@ -24,10 +25,10 @@ def alive() -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("adaptation", [{"lora": {"rank": 2, "alpha": 2}}, "full"], ids=["lora", "full"])
-def test_one_denoiser_is_alive_where_images_are_judged(
+def test_one_denoiser_is_alive_where_images_are_drawn(
     adaptation: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of winner, loser, their policy, its reference and the base none, but the one whose images are judged."""
+    """Of winner, loser, their policy, its reference and the base none, but the one that draws; and none judges."""
     (tmp_path / "prompts.txt").write_text("a red cube\ntwo blue spheres\n")
     rows = [{"id": "v", "prompt": "a cube", "tag": "single_object", "include": [{"class": "circle", "count": 1}]}]
     for name in ("evaluation", "validation"):
@@ -40,20 +41,31 @@ def test_one_denoiser_is_alive_where_images_are_judged(
         "pretrain": {"adaptation": adaptation, "train": short},
         "validation": {"every": 1, "pictures": 1, "steps": 1, "final": 1},
         "evaluate": {
-            **{"metric": {"geneval": {"detector": "scenes"}}, "prompts": str(tmp_path / "evaluation.jsonl")},
+            **{"metrics": [{"geneval": {"detector": "scenes"}}], "prompts": str(tmp_path / "evaluation.jsonl")},
             **{"validation": str(tmp_path / "validation.jsonl"), "scales": [1, 2], "steps": 1, "images": 1},
         },
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(tree))
     gc.collect()
-    before, counts, judge = alive(), [], Evaluate._judge
+    before, counts, judged = alive(), [], []
+    generate, judge = Images._generate, SceneDetector.read
 
-    def counted(self: Evaluate, *given: Any) -> Any:
-        counts.append(tuple(now - then for now, then in zip(alive(), before, strict=True)))
-        return judge(self, *given)
+    def now() -> tuple[int, ...]:
+        return tuple(now - then for now, then in zip(alive(), before, strict=True))
 
-    monkeypatch.setattr(Evaluate, "_judge", counted)
-    Workflow.start(load(tmp_path / "recipe.yaml")).run(("degrade", "sample", "pretrain", "train", "evaluate"))
-    assert counts == [(1, 0)] * 6  # two models, each at two scales and then at the better
+    def drawing(self: Images, *given: Any) -> Any:
+        counts.append(now())
+        return generate(self, *given)
+
+    def judging(self: SceneDetector, image: Any) -> Any:
+        judged.append(now())
+        return judge(self, image)
+
+    monkeypatch.setattr(Images, "_generate", drawing)
+    monkeypatch.setattr(SceneDetector, "read", judging)
+    Workflow.start(load(tmp_path / "recipe.yaml")).run(("degrade", "sample", "pretrain", "train", "images", "judge"))
+    assert counts == [(1, 0)] * 4  # two models, each at two scales and then at the better
+    assert judged == [(0, 0)] * 6  # none, wherever images are judged
     assert alive() == before
-    assert {row["model"] for row in read_rows(RunFolder(tmp_path / "run").scores)} == {"base", "aligned"}
+    rows = read_rows(RunFolder(tmp_path / "run").scores / "geneval.jsonl")
+    assert {row["model"] for row in rows} == {"base", "aligned"}

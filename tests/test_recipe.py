@@ -79,7 +79,7 @@ def test_an_optional_group_may_be_left_out(tmp_path: Path) -> None:
         (["draw.weight.constant.value=-1"], "draw.weight.constant.value: -1:"),
         (["train.lr"], "'train.lr' is no override"),
         (["train.steps.x=1"], "steps holds no further keys"),
-        (["evaluate.metric=null"], "evaluate.metric: give one name"),
+        (["evaluate.metrics=[null]"], "evaluate.metrics: give one name"),
         (["evaluate.stepz=1"], "evaluate.stepz: no such key: did you mean steps?"),
         (["evaluate=3"], "evaluate: 3: give its options"),
         (["train.lr=.inf"], "train.lr: inf: input should be a finite number"),

@@ -30,7 +30,7 @@ def recipe(folder: Path, model: dict[str, object]) -> Path:
         "train": {"steps": 2, "batch": 4, "device_batch": 2},
         "validation": {"final": 1, "steps": 1},
         "evaluate": {
-            "metric": {"geneval": {"detector": "scenes"}},
+            "metrics": [{"geneval": {"detector": "scenes"}}],
             "prompts": str(folder / "evaluation.jsonl"),
             "validation": str(folder / "validation.jsonl"),
             "scales": [2.0],

@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import LoggerType
 from interruptions import killed_at
+from judges import Plain
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -165,18 +167,18 @@ def test_a_policy_that_is_not_its_reference_at_the_start_is_an_error(tmp_path: P
         fit(tmp_path / "run", method=replace(METHOD, adaptation=Off(), objective=Logistic(beta=1e6)))
 
 
-class Falling(Metric):
-    """Judges the n-th set of images that it sees by the n-th of some values."""
+class Falling(Plain):
+    """Judges the n-th set of images that it sees by the n-th of some values: the base, then the policy each time."""
 
     def __init__(self, *values: float) -> None:
-        self.values = list(values)
+        self.values, self.own = list(values), uuid4()
 
-    def check(self, item: Any) -> None:
-        """Everything can be judged."""
+    def identity(self, device: torch.device) -> str:
+        return str(self.own)
 
-    def __call__(self, images: Any, items: Any) -> list[Score]:
+    def judge(self, images: Any, rows: Any) -> list[Score]:
         value = self.values.pop(0)
-        return [Score(value, True) for _ in items]
+        return [Score(value) for _ in rows]
 
 
 def watched(tmp_path: Path, metric: Metric | None = None, **settings: Any) -> Method:
@@ -234,8 +236,7 @@ def test_scores_reach_the_log_and_keep_the_best_checkpoint(tmp_path: Path) -> No
     Checkpoints are due every fourth update; those of 3 and 6 are there because they were the best so far.
     """
     settings = replace(SETTINGS, steps=11, checkpoint_every=4)
-    # Each validation judges the base, then the policy.
-    metric = Falling(0.1, 0.2, 0.1, 0.7, 0.1, 0.6)
+    metric = Falling(0.1, 0.2, 0.7, 0.6)
     run = fit(tmp_path / "run", settings, watched(tmp_path, metric, every=3, scored=3))
     log = read_rows(run.log)
     assert [row["score"] for row in log if "score" in row] == pytest.approx([0.2, 0.7, 0.6])
@@ -247,7 +248,7 @@ def test_scores_reach_the_log_and_keep_the_best_checkpoint(tmp_path: Path) -> No
 @pytest.mark.parametrize("average", [None, 0.9])
 def test_the_best_is_saved_where_it_is_asked_for(average: float | None, tmp_path: Path) -> None:
     """Of validations after updates 2, 4, 6 the second scores best: what is saved is what a run of 4 updates saves."""
-    method = watched(tmp_path, Falling(0.1, 0.2, 0.1, 0.7, 0.1, 0.6), scored=3, save="best")
+    method = watched(tmp_path, Falling(0.1, 0.2, 0.7, 0.6), scored=3, save="best")
     settings = replace(SETTINGS, average=average)
     best = fit(tmp_path / "best", settings, method)
     assert same(weights(best), weights(fit(tmp_path / "short", replace(settings, steps=4))))
@@ -274,7 +275,7 @@ def test_where_the_best_is_saved_the_scores_belong_to_the_training(recipe: Path,
 
 
 def test_a_falling_score_stops_the_run_and_names_the_best_checkpoint(tmp_path: Path) -> None:
-    metric = Falling(*[value for score in (0.8, 0.9, 0.5, 0.5, 0.4) for value in (0.5, score)])
+    metric = Falling(0.5, 0.8, 0.9, 0.5, 0.5, 0.4)
     settings = replace(SETTINGS, steps=9, guards=Guards(score_patience=2))
     with pytest.raises(Stopped, match=r"update 4: the validation score fell from 0.900 to 0.500") as caught:
         fit(tmp_path / "run", settings, watched(tmp_path, metric, every=1, scored=4))
@@ -360,7 +361,7 @@ def test_a_tracker_that_is_not_whole(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_score_needs_a_metric(recipe: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"validation.scored: the recipe has no evaluate group"):
+    with pytest.raises(InputError, match=r"validation.scored: nobody judges: name validation.metric"):
         Workflow.start(load(recipe, [f"out={tmp_path}", "validation.scored=2"]))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from accelerate import Accelerator
+from judges import Plain
 from PIL import Image
 from safetensors.torch import load_file
 from test_loop import METHOD, SETTINGS, data
@@ -15,7 +16,7 @@ from test_loop import METHOD, SETTINGS, data
 from ddspo import randomness
 from ddspo.adaptations.lora import LoRA
 from ddspo.backbones.sd import SD
-from ddspo.metrics.base import Metric, Score
+from ddspo.metrics.base import Score
 from ddspo.progress import Progress
 from ddspo.rows import read_rows
 from ddspo.run_folder import RunFolder
@@ -28,18 +29,18 @@ ITEMS = [{"id": f"v{row}", "prompt": f"prompt {row}", "tag": "even" if row % 2 =
 LOOK = Validation(every=3, pictures=3, scored=5, guidance=2.0, steps=2, batch=2)
 
 
-class Brightness(Metric):
+class Brightness(Plain):
     """The brighter, the better; keeps the prompts that it was asked about."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def check(self, item: Mapping[str, Any]) -> None:
-        """Every prompt will do."""
+    def group(self, row: Mapping[str, Any]) -> str:
+        return str(row["tag"])
 
-    def __call__(self, images: Sequence[np.ndarray], items: Sequence[Mapping[str, Any]]) -> list[Score]:
-        self.asked += [item["id"] for item in items]
-        return [Score(float(image.mean()), True) for image in images]
+    def judge(self, images: Sequence[np.ndarray], rows: Sequence[Mapping[str, Any]]) -> list[Score]:
+        self.asked += [row["id"] for row in rows]
+        return [Score(float(image.mean())) for image in images]
 
 
 def images_of(backbone: SD) -> list[np.ndarray]:
@@ -85,7 +86,7 @@ def test_scores_are_the_bases_and_the_averages(looked: tuple[RunFolder, Brightne
     assert rows[1]["score"] == pytest.approx(score(images_of(saved)), abs=0.03)
     for other in (expected, score(images_of(raw)), rows[0]["score"]):
         assert abs(rows[1]["score"] - other) > 0.15
-    assert metric.asked == [item["id"] for item in ITEMS] * 4
+    assert metric.asked == [item["id"] for item in ITEMS] * 3, "the base is judged once"
 
 
 def test_the_grid_has_the_base_above_and_the_average_below(looked: tuple[RunFolder, Brightness]) -> None:

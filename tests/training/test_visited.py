@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from accelerate import Accelerator
+from judges import Plain
 
 from ddspo.adaptations.lora import LoRA
 from ddspo.backbones._sampler import sampling_with
@@ -22,7 +23,7 @@ from ddspo.backbones.sd3 import SD3
 from ddspo.errors import InputError
 from ddspo.files import write_rows
 from ddspo.maths.paths import DDPM
-from ddspo.metrics.base import Metric, Score
+from ddspo.metrics.base import Score
 from ddspo.objectives.logistic import Logistic
 from ddspo.pairs.data import PairData
 from ddspo.pairs.shards import Damaged, Origin
@@ -183,14 +184,11 @@ def test_pairs_do_not_depend_on_whether_states_are_kept(data: PairData, tmp_path
         assert torch.equal(one, two)
 
 
-class Brightness(Metric):
+class Brightness(Plain):
     """The mean of an image."""
 
-    def check(self, item: Any) -> None:
-        """Everything can be judged."""
-
-    def __call__(self, images: Any, items: Any) -> list[Score]:
-        return [Score(float(np.mean(image)), True) for image in images]
+    def judge(self, images: Any, rows: Any) -> list[Score]:
+        return [Score(float(np.mean(image))) for image in images]
 
 
 def test_judged_pairs_keep_states_too(tmp_path: Path) -> None:

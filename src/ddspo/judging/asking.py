@@ -40,6 +40,10 @@ class _Asked:
             known |= dict(scored)
         return [known[key] for key in keys]
 
+    def forget(self) -> None:
+        """Let go of the real one, whoever holds this."""
+        self._judge = None
+
     def _key(self, image: np.ndarray, row: Mapping[str, Any]) -> Key:
         return Key(image_digest(image), row_digest(row) if self.metric.reads_prompt else "")
 
@@ -56,7 +60,9 @@ def asking(metric: Metric, device: torch.device) -> Iterator[Judge]:
         InputError: Weights cannot be had, or a score is no number.
     """
     with ledger() as kept, ExitStack() as stack:
-        yield _Asked(metric.identity(device), metric, kept, lambda: stack.enter_context(metric.open(device)))
+        asked = _Asked(metric.identity(device), metric, kept, lambda: stack.enter_context(metric.open(device)))
+        yield asked
+        asked.forget()
 
 
 def check(metric: Measure, scores: Sequence[Score]) -> None:
