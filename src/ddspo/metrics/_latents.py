@@ -6,7 +6,6 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from ddspo.backbones._lone_autoencoder import lone_autoencoder
 from ddspo.metrics._sets import Features, in_parts, joined
 from ddspo.weights import Hub
 
@@ -29,6 +28,8 @@ def autoencoder_of(model: str) -> Hub:
 @contextmanager
 def opened(weights: Hub, device: torch.device) -> Iterator[Features]:
     """The features [N, F] of images made to fit the pipeline, of which a few are in memory."""
+    from ddspo.backbones._lone_autoencoder import lone_autoencoder  # it imports diffusers
+
     backbone = lone_autoencoder(weights.path(), torch.float32, device)
 
     def features(images: Iterable[np.ndarray]) -> torch.Tensor:
