@@ -42,11 +42,13 @@ ORDER = [
     {"pages"},
     {"stages", "model_card"},
     {"components"},
-    {"recipe"},
+    {"recipe", "galleries"},
+    {"contestants", "verdicts"},
     {"checks"},
     {"result", "settings"},
     {"standing", "jobs"},
     {"workflow", "cost"},
+    {"afterwards"},
     {"cli", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names} | dict.fromkeys(BASE, -1)
