@@ -17,11 +17,13 @@ from typing import Any, NamedTuple
 import clip_networks
 import numpy as np
 import pytest
+import test_blip_vqa
 import test_clip_scores
 import test_human_preference
 import test_image_reward
 import test_inception
 import test_lpips
+import test_vqa_score
 import tiny_detectors
 import torch
 
@@ -33,8 +35,10 @@ from ddspo.downloads import Download
 from ddspo.errors import InputError
 from ddspo.metrics import _inception, _lpips
 from ddspo.metrics.base import Measure, Metric, Score, SetMetric, Shown
+from ddspo.metrics.blip_vqa import BlipVQA
 from ddspo.metrics.clip_score import ClipScore
 from ddspo.metrics.cmmd import CMMD
+from ddspo.metrics.compbench_spatial import CompBenchSpatial
 from ddspo.metrics.confident import Confident
 from ddspo.metrics.fid import FID
 from ddspo.metrics.geneval import GenEval
@@ -47,18 +51,23 @@ from ddspo.metrics.latent_diversity import LatentDiversity
 from ddspo.metrics.lpips_diversity import LPIPSDiversity
 from ddspo.metrics.pick_score import PickScore
 from ddspo.metrics.saturation import Saturation
+from ddspo.metrics.vqa_score import VQAScore
 from ddspo.weights import Hub, Web
 
 CPU = torch.device("cpu")
 NOISE = "package://ddspo.scenes/noise"
 BOTH = [{"class": "bird", "count": 1}, {"class": "car", "count": 1}]
 ROWS: list[dict[str, Any]] = [
-    {"prompt": "a cat", "tag": "single_object", "include": [{"class": "cat", "count": 1}]},
-    {"prompt": "two red dogs", "tag": "colors", "include": [{"class": "dog", "count": 2, "color": "red"}]},
-    {"prompt": "a cup", "tag": "single_object", "include": [{"class": "cup", "count": 1}]},
-    {"prompt": "a bird and a car", "tag": "two_object", "include": BOTH},
+    {"prompt": "a cat next to a dog", "tag": "single_object", "include": [{"class": "cat", "count": 1}]},
+    {
+        "prompt": "a dog on the left of a cup",
+        "tag": "colors",
+        "include": [{"class": "dog", "count": 2, "color": "red"}],
+    },
+    {"prompt": "a cup near a cat", "tag": "single_object", "include": [{"class": "cup", "count": 1}]},
+    {"prompt": "a bird on the top of a car", "tag": "two_object", "include": BOTH},
 ]
-"""With what any metric needs."""
+"""With what any metric needs, each its own: a relation in words, a tag, classes."""
 
 
 class Tiny(NamedTuple):
@@ -97,10 +106,15 @@ def _cmmd(folder: Path) -> Measure:
     return CMMD(str(folder))
 
 
-def _geneval(folder: Path) -> Measure:
+def _detector(folder: Path) -> Mask2Former:
     tiny_detectors.save_clip(folder / "clip")
     tiny_detectors.mask2former().save_pretrained(folder / "network")
-    return GenEval(Mask2Former(str(folder / "clip"), model=str(folder / "network")), threshold=0.01)
+    return Mask2Former(str(folder / "clip"), model=str(folder / "network"))
+
+
+def _vqa_score(folder: Path) -> Measure:
+    words = test_vqa_score.tokenizer()
+    return VQAScore(test_vqa_score.save(folder, test_vqa_score.idefics, words))
 
 
 def _inception_of(make: Callable[[], Measure], folder: Path) -> Measure:
@@ -117,11 +131,13 @@ def _lpips_diversity(folder: Path) -> Measure:
 
 OPTIONS: dict[str, Tiny] = {
     "aesthetic": Tiny(_aesthetic),
+    "blip_vqa": Tiny(lambda folder: BlipVQA(test_blip_vqa.save(folder, 384)), {"prompt": "a cat", "phrases": "a cat"}),
     "clip_score": Tiny(lambda folder: ClipScore(_clip(folder))),
     "cmmd": Tiny(_cmmd),
+    "compbench_spatial": Tiny(lambda folder: CompBenchSpatial(_detector(folder), 0.01), {"prompt": "a cat"}),
     "confident": Tiny(lambda folder: Confident(SceneDetector())),
     "fid": Tiny(partial(_inception_of, FID)),
-    "geneval": Tiny(_geneval, {"prompt": "a cat", "tag": "single_object"}),
+    "geneval": Tiny(lambda folder: GenEval(_detector(folder), 0.01), {"prompt": "a cat", "tag": "single_object"}),
     "hps": Tiny(partial(_hps, release=HPS)),
     "hps_v2": Tiny(partial(_hps, release=FirstHPS)),
     "image_reward": Tiny(lambda folder: test_image_reward.saved(folder, test_image_reward.random_weights())),
@@ -132,6 +148,7 @@ OPTIONS: dict[str, Tiny] = {
     "lpips_diversity": Tiny(_lpips_diversity),
     "pick_score": Tiny(lambda folder: PickScore(_clip(folder))),
     "saturation": Tiny(lambda folder: Saturation()),
+    "vqa_score": Tiny(_vqa_score, {}),
 }
 NAMES = components.names(Measure)
 CLASSES = {name: components.find(Measure, name) for name in NAMES}
