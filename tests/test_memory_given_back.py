@@ -65,7 +65,7 @@ def test_one_denoiser_is_alive_where_images_are_drawn(
     monkeypatch.setattr(SceneDetector, "read", judging)
     Workflow.start(load(tmp_path / "recipe.yaml")).run(("degrade", "sample", "pretrain", "train", "images", "judge"))
     assert counts == [(1, 0)] * 4  # two models, each at two scales and then at the better
-    assert judged == [(0, 0)] * 6  # none, wherever images are judged
+    assert set(judged) == {(0, 0)}  # none, wherever images are judged
     assert alive() == before
     rows = read_rows(RunFolder(tmp_path / "run").scores / "geneval.jsonl")
     assert {row["model"] for row in rows} == {"base", "aligned"}

@@ -29,7 +29,10 @@ class _Asked:
         """One score an image, in order; equal images with equal rows are judged once."""
         keys = [self._key(*each) for each in zip(images, rows, strict=True)]
         known = self.ledger.known(self.identity, keys)
-        left = {key: place for place, key in reversed([*enumerate(keys)]) if key not in known}
+        left: dict[Key, int] = {}
+        for place, key in enumerate(keys):
+            if key not in known:
+                left.setdefault(key, place)
         if left:
             self._judge = self._judge or self.open()
             places = [*left.values()]
