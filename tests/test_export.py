@@ -232,7 +232,7 @@ def test_exports_do_not_outlive_their_training(lora_run: Path) -> None:
 def test_a_card_does_not_outlive_its_figures(lora_run: Path) -> None:
     """A report that is thrown away takes the card along, and nothing else of aligned/."""
     Result.open(lora_run).write_card()
-    Manifest(RunFolder(lora_run)).forget(("evaluate", "report"))
+    Manifest(RunFolder(lora_run)).forget(("judge", "report"))
     assert [path.name for path in (lora_run / "aligned").iterdir()] == [LORA]
 
 

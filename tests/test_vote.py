@@ -213,7 +213,7 @@ def test_a_prompt_counts_once(tmp_path: Path) -> None:
 
 def test_a_fresh_evaluation_drops_votes_on_images_that_are_gone(run: RunFolder) -> None:
     prefer(Ballot.open(run.path), "aligned")
-    Manifest(run).forget(["evaluate"])
+    Manifest(run).forget(["images"])
     assert not run.votes.exists()
 
 
