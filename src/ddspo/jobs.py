@@ -16,10 +16,11 @@ from ddspo.judging.judging import Judging, References
 from ddspo.judging.pictures import Picture
 from ddspo.pairs.store import PairStore
 from ddspo.progress import Progress
+from ddspo.prompts.overlaps import contamination
 from ddspo.recipe import Recipe
 from ddspo.references import read_references
 from ddspo.result import Result
-from ddspo.rows import Row, some_rows
+from ddspo.rows import Row, each_row, some_rows
 from ddspo.run_folder import MODELS, RunFolder
 from ddspo.sampling.maker import PairMaker
 from ddspo.stages.degrade import degrade
@@ -174,8 +175,11 @@ class Jobs:
         return Judging(self.accelerator, self.progress, self.recipe.evaluate.judge_batch)
 
     def _contamination(self) -> Row:
-        """Prompts of the evaluation that were also trained on."""
-        return {}
+        """Prompts of the evaluation that were also trained on, where it is known what was."""
+        if not self.folder.prompts.is_file():  # the pairs are those of a dataset
+            return {}
+        asked = [row["prompt"] for row in self.found.items["evaluation"]]
+        return {"contamination": contamination((row["prompt"] for row in each_row(self.folder.prompts)), asked)}
 
     def _other(self, other: Contestant) -> Backbone:
         assert other.model

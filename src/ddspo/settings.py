@@ -9,6 +9,7 @@ from typing import Any
 from ddspo import components
 from ddspo.checks import Checked
 from ddspo.degradations.base import Degradation
+from ddspo.metrics.base import Metric
 from ddspo.recipe import Recipe
 from ddspo.rows import Row, differences
 
@@ -28,8 +29,9 @@ Where pairs do not fit into `train.window` another window means another order fr
 IDENTITY, REFERENCES, CONTESTANTS = "files of model.path", "files of evaluate.references", "files of evaluate.models"
 ITEMS = "rows of evaluate.prompts or evaluate.validation"
 """What was read, in words: a message may name it as changed."""
-JUDGING = ("metrics", "references", "models", *MECHANICAL["evaluate"])
+JUDGING = ("metrics", "choose", "references", "models", *MECHANICAL["evaluate"])
 """Of an evaluation, what no image depends on, or what is known by its files."""
+CHOOSER = "evaluate.choose"
 METHOD = ("policy_pair", "reference", "objective", "adaptation", "draw", "on_policy")
 READ: dict[str, tuple[str, ...]] = {
     "degrade": ("seed", "prompts", "degradation"),
@@ -37,7 +39,7 @@ READ: dict[str, tuple[str, ...]] = {
     "import": ("model", IDENTITY, "dataset"),
     "pretrain": ("seed", "model", IDENTITY, "pretrain"),
     "train": ("seed", "model", IDENTITY, *METHOD, "train"),
-    "images": ("seed", "model", IDENTITY, "evaluate", ITEMS, CONTESTANTS),
+    "images": ("seed", "model", IDENTITY, "evaluate", CHOOSER, ITEMS, CONTESTANTS),
     "judge": ("evaluate", REFERENCES),
     "report": ("name", "evaluated"),
 }
@@ -51,6 +53,7 @@ def settings_of(stage: str, found: Checked) -> Row:
     tree |= {IDENTITY: found.identity, REFERENCES: found.references, "prompts": found.prompts}
     tree |= {"evaluated": recipe.evaluate is not None, ITEMS: _digest(found.items)}
     tree["evaluate"] = _drawing(recipe) if stage == "images" else _judging(recipe)
+    tree[CHOOSER] = components.plain(_chooser(recipe))
     tree[CONTESTANTS] = {name: each.identity for name, each in found.contestants.items()}
     tree["degradation"] = recipe.degradation_used and _lasting(recipe.degradation_used)
     keys = READ[stage]
@@ -66,7 +69,7 @@ def changed(old: Row, new: Row, recipe: Recipe) -> list[str]:
     that the new ones lack has no meaning any more.
     """
     values = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
-    values |= {"prompts": None, "degradation": recipe.degradation_used}
+    values |= {"prompts": None, "degradation": recipe.degradation_used, CHOOSER: _chooser(recipe)}
     filled = {key: _filled(old.get(key, new[key]), values.get(key)) for key in new}
     found = set(_differing(_result_only(filled), new))
     # What a source holds is described without the options that are at their default.
@@ -116,12 +119,13 @@ def _differing(old: Any, new: Any, path: str = "") -> Iterator[str]:
 
 
 def _drawing(recipe: Recipe) -> Row:
-    """What of an evaluation decides which images there are: of the metrics, the one that chooses scales."""
-    given = recipe.evaluate
-    if not given:
-        return {}
-    found = {name: value for name, value in components.plain(given).items() if name not in JUDGING}
-    return found | {"choose": given.chooser and components.plain(given.chooser)}
+    """What of an evaluation decides which images there are, beside the metric that chooses scales."""
+    found = components.plain(recipe.evaluate) if recipe.evaluate else {}
+    return {name: value for name, value in found.items() if name not in JUDGING}
+
+
+def _chooser(recipe: Recipe) -> Metric | None:
+    return recipe.evaluate.chooser if recipe.evaluate else None
 
 
 def _judging(recipe: Recipe) -> Row:

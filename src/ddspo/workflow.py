@@ -24,6 +24,8 @@ from ddspo.training import processes
 
 MENDING = ("sample", "import")
 """Stages that look for damage where they are finished, if they are asked for by name."""
+SAID = 5
+"""Damaged files that are named."""
 LONG = 120
 """Seconds of work that are not thrown away without a word."""
 
@@ -116,8 +118,11 @@ class Workflow:
                 self.progress.say(f"{name:<9} {'done' if left else 'kept'} in {seconds:.0f} s -> {where}")
 
     def _mend(self, name: str) -> None:
-        for line in self.standing.mend(name):
+        lines = self.standing.mend(name)
+        for line in lines[:SAID]:
             self.progress.say(f"{name}: {line}")
+        if len(lines) > SAID:
+            self.progress.say(f"{name}: and so are {len(lines) - SAID} more files")
 
     def result(self) -> Row:
         """The report of a finished run."""
