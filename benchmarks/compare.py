@@ -15,24 +15,25 @@ import math
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-import torch
 from safetensors.torch import load_file
 
 from ddspo import components, recipe
 from ddspo.backbones.base import Backbone
 from ddspo.files import write_json
+from ddspo.judging.judging import Judging, References
+from ddspo.judging.pictures import Picture
+from ddspo.judging.sheets import read_sheet
 from ddspo.manifest import Manifest
-from ddspo.maths.frechet import frechet_distance
 from ddspo.maths.statistics import overall
-from ddspo.metrics.base import tag_of
+from ddspo.metrics.base import Metric, SetMetric
 from ddspo.recipe import Recipe
 from ddspo.references import read_references
-from ddspo.rows import Row, read_rows
+from ddspo.rows import Row, read_json, read_rows
 from ddspo.run_folder import RunFolder
-from ddspo.stages.evaluate import Evaluation, best, image_seed
+from ddspo.stages.images import Images
 from ddspo.workflow import Workflow
 
 HEALTH = ("accuracy", "win_displacement", "lose_displacement", "gap", "cosine")
@@ -105,39 +106,31 @@ def _backbone(given: Recipe) -> Backbone:
 
 
 def _validated(flow: Workflow, run: RunFolder, backbone: Backbone) -> Row:
-    """Score and distance by guidance scale, and the best scale; the seeds are those of the evaluation."""
+    """Score and figures of the sets by guidance scale, and the best scale; the seeds are those of the evaluation."""
     result = run.path / "validated.json"
     if not result.exists():
-        settings = flow.recipe.evaluate
+        found, settings = flow.found, flow.recipe.evaluate
         assert settings is not None
-        rows = flow.items["validation"]
-        tasks = [(row, index) for row in rows for index in range(settings.validation_images)]
-        items = [row for row, _ in tasks]
-        seeds = [image_seed(flow.recipe.seed, "validation", row, index) for row, index in tasks]
-        references = None
-        if settings.references:
-            references = backbone.features([backbone.fit(each) for each in read_references(settings.references)])
-        curve, distance = dict[float, float](), dict[float, float]()
-        for scale in settings.scales:
-            images = _images(backbone, items, seeds, settings, scale)
-            values = [score.value for score in settings.metric(images, items)]
-            curve[scale] = round(overall([tag_of(row) for row in items], values), 4)
-            if references is not None:
-                distance[scale] = round(frechet_distance(backbone.features(images), references), 3)
-        write_json(result, {"best": best(curve), "curve": curve, "distance": distance})
+        metric = settings.chooser
+        assert metric is not None, "give several evaluate.scales"
+        place = settings.references
+        references = References(found.references or "", partial(read_references, place)) if place else None
+        judging = Judging(flow.accelerator, flow.progress, settings.judge_batch)
+        rows = {"validation": found.items["validation"], "evaluation": []}
+        mine = (judging, flow.accelerator, flow.progress)
+        Images(run, {"arm": lambda: backbone}, rows, settings, metric, flow.recipe.seed, *mine).draw()
+        sheets = {f"{scale:g}": read_sheet(run.tried_at("arm", scale)) for scale in settings.scales}
+        curve = {scale: _score(judging, metric, sheet) for scale, sheet in sheets.items()}
+        sets = [each for each in settings.metrics if isinstance(each, SetMetric)]
+        figures = {each.name: judging.figures(each, sheets, references) for each in sets}
+        best = read_json(run.drawn, "")["scales"]["arm"]
+        write_json(result, {"best": best, "curve": curve, "sets": figures})
     return json.loads(result.read_text())
 
 
-@torch.no_grad()
-def _images(
-    backbone: Backbone, items: Sequence[Row], seeds: Sequence[int], settings: Evaluation, scale: float
-) -> list[np.ndarray]:
-    images = []
-    for first in range(0, len(items), settings.batch):
-        part = slice(first, first + settings.batch)
-        latents = backbone.generate([row["prompt"] for row in items[part]], seeds[part], settings.steps, scale)
-        images += backbone.decode(latents)
-    return images
+def _score(judging: Judging, metric: Metric, sheet: Sequence[Picture]) -> float:
+    values = [score.value for score in judging.scores(metric, sheet)]
+    return round(overall([metric.group(picture.row) for picture in sheet], values), 4)
 
 
 if __name__ == "__main__":

@@ -15,11 +15,14 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from ddspo import components, recipe
 from ddspo.backbones.base import Backbone
+from ddspo.judging.asking import asking
 from ddspo.maths.statistics import by_tag, overall
+from ddspo.metrics.base import Metric
 from ddspo.randomness import stable_seed
 from ddspo.recipe import Recipe
 from ddspo.rows import Row
@@ -79,7 +82,7 @@ class World:
         assert given.evaluate is not None
         self.given, self.evaluate = given, given.evaluate
         self.backbone: Backbone = components.backbone_of(given.model).load(given.model)
-        self.items = Workflow.start(given).items["validation"]
+        self.items = Workflow.start(given).found.items["validation"]
 
     def degraded(self, row: Row, index: int) -> str:
         """One prompt as the recipe degrades it."""
@@ -101,12 +104,17 @@ class World:
             texts = [items[row]["prompt"] for row in rows], [contrast(items[row], row) for row in rows]
             seeds = [stable_seed(row, "guidance") for row in rows]
             images += self.backbone.decode(self._sample(*texts, seeds, scale, weight))
-        scores = self.evaluate.metric(images, items)
         tags = [row["tag"] for row in items]
-        values, clean = [score.value for score in scores], [float(score.confident) for score in scores]
+        values, clean = (self._judged(name, images, items) for name in ("geneval", "confident"))
         tagged = {tag: round(value, 3) for tag, value in by_tag(tags, values).items()}
         cleaned = {tag: round(value, 3) for tag, value in by_tag(tags, clean).items()}
         print(json.dumps(name | {"score": round(overall(tags, values), 3)} | tagged | {"clean": cleaned}), flush=True)
+
+    def _judged(self, name: str, images: Sequence[np.ndarray], items: Sequence[Row]) -> list[float]:
+        """What a metric of the recipe says."""
+        (metric,) = (each for each in self.evaluate.metrics if each.name == name and isinstance(each, Metric))
+        with asking(metric, self.backbone.device) as judge:
+            return [score.value for score in judge(images, items)]
 
     @torch.no_grad()
     def _sample(

@@ -14,15 +14,18 @@ def main(folders: list[str]) -> None:
 
 
 def row(report: dict) -> str:
-    """One run: score and scale of base and aligned, difference, and fidelity as base -> aligned."""
-    metric, fidelity = report["metrics"]["geneval"], report["fidelity"]
-    low, high = metric["interval"]
+    """One run: score and scale of base and aligned, difference, and what else was judged as base -> aligned."""
+    models = report["metrics"]["geneval"]["models"]
+    low, high = models["aligned"]["interval"]
     cells = [report["name"]]
-    cells += [f"{metric[model]:.3f} ({metric['scales'][model]:g})" for model in ("base", "aligned")]
-    cells += [f"{metric['difference']:+.3f}", f"{low:+.3f} … {high:+.3f}"]
-    for name in ("confident", "distance", "diversity"):
-        base, aligned = (fidelity[model][name] for model in ("base", "aligned"))
-        cells.append("-" if None in (base, aligned) else f"{base:.3g} → {aligned:.3g}")
+    cells += [f"{models[model]['score']:.3f} ({report['scales'][model]:g})" for model in ("base", "aligned")]
+    cells += [f"{models['aligned']['difference']:+.3f}", f"{low:+.3f} … {high:+.3f}"]
+    figures = {name: ("score", found["models"]) for name, found in report["metrics"].items()}
+    figures |= {name: ("value", found["models"]) for name, found in report["sets"].items()}
+    for name in ("confident", "latent_distance", "latent_diversity"):
+        key, found = figures.get(name, ("", {}))
+        both = [found[model][key] for model in ("base", "aligned")] if found else []
+        cells.append(f"{both[0]:.3g} → {both[1]:.3g}" if both else "-")
     return f"| {' | '.join(cells)} |"
 
 
