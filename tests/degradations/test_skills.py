@@ -216,7 +216,7 @@ def test_a_vocabulary_is_kept_to(tmp_path: Path) -> None:
 
 
 def score(tag: str, value: float, **other: object) -> dict[str, object]:
-    return {"tag": tag, "value": value, "model": "base", "split": "validation"} | other
+    return {"tag": tag, "value": value, "model": "base", "split": "validation", "control": False} | other
 
 
 def test_skills_at_which_the_base_fails_are_drawn_more(tmp_path: Path) -> None:
@@ -224,10 +224,11 @@ def test_skills_at_which_the_base_fails_are_drawn_more(tmp_path: Path) -> None:
 
     The prompt has both skills and objects, whose tags have no row: (0+1)/(0+2) = .5. So of many single variants
     .9/1.5 = 60 % break the count, .1/1.5 = 7 % the relation; 3 standard deviations of 600 draws are 6 and 3 %.
-    Rows of the aligned model and of the evaluation split, all failures of relations, do not count.
+    Rows of the aligned model, of the evaluation split and of controls, all failures of relations, do not count.
     """
-    path = tmp_path / "scores.jsonl"
-    others = [score("position", 0, model="aligned"), score("position", 0, split="evaluation")] * 50
+    path = tmp_path / "geneval.jsonl"
+    strangers: list[dict[str, object]] = [{"model": "aligned"}, {"split": "evaluation"}, {"control": True}]
+    others = [score("position", 0, **each) for each in strangers] * 50
     write_rows(path, [score("counting", 0)] * 8 + [score("position", 1)] * 8 + others)
     found = Skills(scores=str(path), variants=1)(["two cats left of two cats"] * 600, range(600))
     share = Counter(kind.split("_")[1] for ((_, kind),) in found)
@@ -238,8 +239,8 @@ def test_skills_at_which_the_base_fails_are_drawn_more(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "no file .*: give the scores.jsonl of a run folder"),
-        ('{"prompt": "a cat"}\n', "row 1: no 'model': give a scores.jsonl that `ddspo evaluate` wrote"),
+        (None, "no file .*: give scores/geneval.jsonl of a run that was evaluated"),
+        ('{"prompt": "a cat"}\n', "row 1: no 'model': give scores/geneval.jsonl of a run"),
         (json.dumps(score("beauty", 1)), "row 1: tag 'beauty' is none of"),
         (json.dumps(score("position", 21.5)), "row 1: value 21.5 is not between 0 and 1"),
         (json.dumps(score("position", 1, model="aligned")), "has no row of the base model on validation prompts"),
@@ -248,7 +249,7 @@ def test_skills_at_which_the_base_fails_are_drawn_more(tmp_path: Path) -> None:
     ],
 )
 def test_a_foreign_file_of_scores(tmp_path: Path, text: str | None, message: str) -> None:
-    path = tmp_path / "scores.jsonl"
+    path = tmp_path / "geneval.jsonl"
     if text is not None:
         path.write_text(text)
     with pytest.raises(InputError, match=message):

@@ -38,7 +38,7 @@ class Skills(Degradation):
     ] = 3
     scores: Annotated[
         str | None,
-        Doc("scores.jsonl of an evaluation: the more the base model fails at a skill, the more often it is drawn"),
+        Doc("scores/geneval.jsonl of a run: the more the base model fails at a skill, the more often it is drawn"),
     ] = None
     vocabulary: Annotated[
         str | None, Doc("prompt file whose words alone are put into prompts, for a model that knows few; null: any")
