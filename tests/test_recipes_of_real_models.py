@@ -68,11 +68,12 @@ def tiny_folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
 
 
 def evaluation(path: Path, out: Path) -> list[str]:
-    """Overrides that judge tiny pictures of a few prompts, where the recipe's come from a network, by cheap metrics."""
+    """Overrides for pictures of a few prompts, where the recipe's come from a network, and cheap metrics."""
     out.mkdir(exist_ok=True)
     clip = clip_networks.saved(clip_networks.network(), out / "clip")
     (out / "held_out.txt").write_text("a red cat\na blue bird\n")
-    found = [f"evaluate.metrics=[{{{CHEAP[0]}: {{place: {clip}}}}}, {CHEAP[1]}]", f"evaluate.prompts={out}/held_out.txt"]
+    scorers = f"evaluate.metrics=[{{{CHEAP[0]}: {{place: {clip}}}}}, {CHEAP[1]}]"
+    found = [scorers, f"evaluate.prompts={out}/held_out.txt"]
     if "  validation:" in path.read_text():
         (out / "validation.txt").write_text("a green dog\na cat\n")
         found += [f"evaluate.validation={out}/validation.txt", "evaluate.validation_images=1"]
@@ -157,7 +158,7 @@ def test_the_header_says_where_everything_is_from(path: Path) -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_the_evaluation(path: Path) -> None:
-    """GenEval's prompts and detector, the paper's scorers; at the model's usual scale, and others if they are tried."""
+    """GenEval's prompts and detector, the paper's scorers, and the model's usual scale among those that are tried."""
     recipe = load(path)
     given = recipe.evaluate
     assert given
