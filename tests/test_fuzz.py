@@ -20,6 +20,7 @@ from ddspo import components
 from ddspo.components import KINDS, find, names
 from ddspo.errors import InputError
 from ddspo.files import write_rows
+from ddspo.metrics.base import Measure, Metric
 from ddspo.recipe import Recipe, dump, load
 from ddspo.workflow import Workflow
 
@@ -61,7 +62,8 @@ def options(cls: Any, place: str, around: Callable[[Tree], Tree]) -> Iterator[Op
 
         yield Option(here, put)
         if kind in KINDS:
-            for name in names(kind):
+            # Of metrics, an option takes those of single images alone.
+            for name in names(kind) if kind is not Metric else filter(judges_single_images, names(kind)):
                 found = find(kind, name)
 
                 def within(given: Tree, name: str = name, found: Any = found, put: Any = put) -> Tree:
@@ -70,6 +72,10 @@ def options(cls: Any, place: str, around: Callable[[Tree], Tree]) -> Iterator[Op
                 yield from options(found, f"{here}.{name}", within)
         elif dataclasses.is_dataclass(kind):
             yield from options(kind, here, lambda given, kind=kind, put=put: put(needed(kind) | given))
+
+
+def judges_single_images(name: str) -> bool:
+    return issubclass(find(Measure, name), Metric)
 
 
 def bare(annotation: Any) -> Any:

@@ -74,6 +74,7 @@ def ledger() -> Iterator[Ledger]:
 
 def _open(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=SECONDS)
+    database.execute("PRAGMA synchronous = OFF")  # a power cut may damage it, and it is begun anew
     database.execute(TABLE)
     database.commit()
     return database
