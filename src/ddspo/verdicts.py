@@ -173,7 +173,7 @@ def _table(result: Row) -> Table:
                 name if model == result["models"][0] else "",
                 legible(model),
                 f"{each['score']:.4g}",
-                _with_interval(each["difference"], each["interval"], "+.4g") if differs else "",
+                _with_interval(each["difference"], each["interval"], "+.3g") if differs else "",
                 _with_interval(100 * each["won"], [100 * end for end in each["won_interval"]], ".0f")
                 if differs
                 else "",

@@ -13,9 +13,10 @@ from ddspo.metrics.base import Judge, Metric, Score
 
 @dataclass(frozen=True)
 class Saturation(Metric):
-    """Mean over pixels of the largest minus the smallest colour channel, 0 to 1."""
+    """Mean over pixels of the largest minus the smallest colour channel, 0 to 1; what it gains is taken for a cost."""
 
     title = "saturation"
+    higher_is_better = False
     reads_prompt = False
 
     @contextmanager
