@@ -1,6 +1,7 @@
 """Main memory of several judges: `python benchmarks/judges.py`; on a CPU, with random weights of the true sizes.
 
-Each line is a process of its own that judges eight images, on Linux. What three judges need is to be what the largest needs.
+Each line is a process of its own that judges eight images, on Linux. What three judges need is to be what
+the largest needs.
 """
 
 import json
