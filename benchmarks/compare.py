@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from ddspo import components, recipe
 from ddspo.backbones.base import Backbone
 from ddspo.files import write_json
-from ddspo.judging.judging import Judging, References
+from ddspo.judging.judging import Judging, References, Set
 from ddspo.judging.pictures import Picture
 from ddspo.judging.sheets import read_sheet
 from ddspo.manifest import Manifest
@@ -122,7 +122,10 @@ def _validated(flow: Workflow, run: RunFolder, backbone: Backbone) -> Row:
         sheets = {f"{scale:g}": read_sheet(run.tried_at("arm", scale)) for scale in settings.scales}
         curve = {scale: _score(judging, metric, sheet) for scale, sheet in sheets.items()}
         sets = [each for each in settings.metrics if isinstance(each, SetMetric)]
-        figures = {each.name: judging.figures(each, sheets, references) for each in sets}
+        figures = {
+            each.name: judging.figures(each, {scale: Set(sheet) for scale, sheet in sheets.items()}, references)
+            for each in sets
+        }
         best = read_json(run.drawn, "")["scales"]["arm"]
         write_json(result, {"best": best, "curve": curve, "sets": figures})
     return json.loads(result.read_text())

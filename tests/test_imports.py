@@ -30,6 +30,8 @@ BASE = {
     "downloads",
     "hub",
     "weights",
+    "tagger",
+    "database",
     "pixels",
 }
 ORDER = [

@@ -116,6 +116,36 @@ def test_a_damaged_ledger_is_begun_anew(content: bytes, cache: Path) -> None:
     assert metric.asked == [1]
 
 
+def test_damage_that_shows_late_is_one_line_and_the_next_time_all_is_well(cache: Path) -> None:
+    """The head of the file is whole, its pages are not."""
+    shades = [*range(200)]
+    ask(Length(), shades, ["a"] * 200)
+    content = bytearray(cache.read_bytes())
+    content[4096:] = b"x" * (len(content) - 4096)
+    cache.write_bytes(content)
+    with pytest.raises(InputError, match=r"scores.sqlite: damaged, and now deleted: run the command again"):
+        ask(Length(), shades, ["a"] * 200)
+    metric = Length()
+    assert len(ask(metric, shades, ["a"] * 200)) == 200
+    assert metric.asked == [200]
+
+
+def test_a_batch_is_kept_as_a_whole_or_not_at_all(cache: Path) -> None:
+    def scores() -> Iterator[tuple[Key, Score]]:
+        yield Key("a", "x"), Score(1.0)
+        raise ZeroDivisionError
+
+    with ledger() as kept:
+        with pytest.raises(ZeroDivisionError):
+            kept.keep("judge", scores())
+        kept._database.execute(
+            "CREATE TRIGGER no BEFORE INSERT ON scores WHEN NEW.image = 'b' BEGIN SELECT RAISE(FAIL, 'no'); END"
+        )
+        with pytest.raises(sqlite3.IntegrityError):
+            kept.keep("judge", [(Key("a", "x"), Score(1.0)), (Key("b", "x"), Score(2.0))])
+        assert not kept.known("judge", [Key("a", "x")])
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere")
 def test_without_a_place_to_write_nothing_is_remembered(cache: Path) -> None:
     cache.parent.mkdir(parents=True)

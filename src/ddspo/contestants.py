@@ -77,6 +77,9 @@ def _elsewhere(folder: Path, items: Sequence[Row], where: str) -> Contestant:
     opened = open_folder(folder)
     if opened.faults:
         raise InputError(f"{where}: {opened.faults[0]}")
+    if len(opened.galleries) != 1:
+        names = ", ".join(each.name for each in opened.galleries)
+        raise InputError(f"{where}: {shortened(str(folder))}: images of several models ({names}): name one's folder")
     (gallery,) = opened.galleries
     shown = {picture.item for picture in gallery.pictures}
     missing = [row["prompt"] for row in items if row["prompt"] not in shown]

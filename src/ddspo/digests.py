@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ddspo.errors import InputError
 from ddspo.files import write_json
+from ddspo.places import cache
 
 LARGE = 16 * 2**20
 """Bytes from which on reading a file again costs more than it is worth."""
@@ -100,11 +101,11 @@ def _state(path: Path) -> list[int]:
 def _note(path: Path) -> Path | None:
     """Where the digest of a file is kept: a file of its own, so that no two processes write into one another's."""
     try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        kept = cache() / "digests"
     except RuntimeError:  # a user without a home
         return None
     name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
-    return cache / "ddspo" / "digests" / f"{name}.json"
+    return kept / f"{name}.json"
 
 
 def _noted(note: Path) -> dict[str, object]:

@@ -1,7 +1,6 @@
 """Files of public addresses: fetched once, checked against their digest, and kept in the user's cache."""
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,18 +8,10 @@ import httpx2
 
 from ddspo.errors import InputError
 from ddspo.files import replacing
+from ddspo.places import cache
 
 SECONDS = 30
 """How long an address may be silent."""
-
-
-def cache() -> Path:
-    """The folder of what can be fetched or computed again: `$XDG_CACHE_HOME/ddspo`, or `~/.cache/ddspo`.
-
-    Raises:
-        RuntimeError: The user has no home.
-    """
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ddspo"
 
 
 @dataclass(frozen=True)

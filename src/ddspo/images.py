@@ -1,12 +1,15 @@
-"""Reads anyone's image files into pixels, whatever their mode, and refuses what is broken or unreasonably large."""
+"""Reads anyone's image files into pixels, refusing what is broken or unreasonably large, and writes our own."""
 
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ddspo.files import replace_atomically
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 """What an image may be. Others of PIL's readers start programs or are seldom tested."""
@@ -34,6 +37,11 @@ def read_image(source: Path | bytes) -> np.ndarray:
     """
     with _opened(source) as image:
         return _pixels(ImageOps.exif_transpose(image))
+
+
+def write_image(path: Path, image: np.ndarray) -> None:
+    """Write [H, W, 3] uint8 as a whole PNG file or nothing."""
+    replace_atomically(path, partial(Image.fromarray(image).save, format="PNG"))
 
 
 def image_size(source: Path | bytes) -> tuple[int, int]:

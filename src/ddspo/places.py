@@ -1,11 +1,21 @@
 """What a path of a recipe means: something on this machine, a part of this package, or a name elsewhere."""
 
+import os
 from pathlib import Path
 
 from ddspo.errors import InputError, quoted
 
 PACKAGE = "package://"
 ROOT = Path(__file__).parent
+
+
+def cache() -> Path:
+    """The folder of what can be fetched or computed again: `$XDG_CACHE_HOME/ddspo`, or `~/.cache/ddspo`.
+
+    Raises:
+        RuntimeError: The user has no home.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ddspo"
 
 
 def local(path: str) -> Path | None:

@@ -78,6 +78,11 @@ class Hub(Weights):
     files: tuple[str, ...] = ("*.safetensors",)
     index: str = "config.json"
 
+    @classmethod
+    def of_file(cls, name: str, size: float, licence: str, place: str, revision: str | None) -> "Hub":
+        """One published file, and no model beside it; commercial use is allowed."""
+        return cls(size, licence, True, place, revision, files=(name,), index=name)
+
     @property
     def name(self) -> str:
         """Folder or hub id."""

@@ -1,17 +1,20 @@
 """Answers that were paid for, in one sqlite file: each is on disk before the next is looked at."""
 
-import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
+from ddspo.database import database
 from ddspo.errors import InputError
+from ddspo.places import cache
+
+TABLE = "create table if not exists answers (key text primary key, text text not null)"
 
 
 def usual_place() -> Path:
     """ddspo/answers.sqlite in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ddspo" / "answers.sqlite"
+    return cache() / "answers.sqlite"
 
 
 class Answers:
@@ -19,11 +22,6 @@ class Answers:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        connection.execute(
-            "pragma journal_mode = wal"
-        )  # what a killed process had written stays, without an fsync each
-        connection.execute("pragma synchronous = normal")
-        connection.execute("create table if not exists answers (key text primary key, text text not null)")
 
     def get(self, key: str) -> str | None:
         """The answer to a question, if it is known."""
@@ -43,8 +41,7 @@ def answers(path: Path) -> Iterator[Answers]:
         InputError: The file is damaged, is none of ours, or cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as connection:
+        with database(path, TABLE) as connection:
             yield Answers(connection)
     except (sqlite3.Error, OSError) as error:
         raise InputError(f"degradation.llm.cache {path}: {error}: make room, or give another file") from None

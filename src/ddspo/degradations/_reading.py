@@ -5,14 +5,14 @@ no model, no download.
 """
 
 import re
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from typing import NamedTuple, TypeVar
 
 from ddspo.degradations import _lexicon
 from ddspo.degradations._lexicon import MULTIWORD, lexicon
+from ddspo.tagger import tagger
 
 T = TypeVar("T")
 
@@ -89,7 +89,7 @@ class Reading:
         # Other signs mean something to the tagger's own tokens.
         plain = [word if word.isascii() and (word[0].isalnum() or word in ".,;:!?") else "x" for _, word in found]
         text = " ".join(plain)
-        tags = _tagger()(text.lower() if prompt.isupper() else text, tokenize=False) if plain else []
+        tags = tagger()(text.lower() if prompt.isupper() else text, tokenize=False) if plain else []
         assert len(tags) == len(found), "one tag a word"
         return cls([Token(word, tag, gap) for (gap, word), (_, tag) in zip(found, tags, strict=True)])
 
@@ -287,14 +287,3 @@ class Reading:
             if end:
                 yield start, (end, table[self.text(start, end)])
             start = end or start + 1
-
-
-@cache
-def _tagger() -> Callable[..., list[tuple[str, str]]]:
-    """TextBlob's tagger, its lexicon read."""
-    from textblob.en.taggers import pattern_tag  # takes seconds, which only those who use it should pay
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # it leaves the files of its lexicon to the garbage collector
-        pattern_tag("a red cat", tokenize=False)
-    return pattern_tag

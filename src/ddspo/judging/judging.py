@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,19 @@ class References:
 
     digest: str
     read: Callable[[], Iterable[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Set:
+    """All pictures of one model; only who asks for the digest reads them for it, and once."""
+
+    pictures: Sequence[Picture]
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the images and whose they are, in whatever order."""
+        every = sorted((image_digest(read(each.path)), each.item) for each in self.pictures)
+        return hashlib.sha256(json.dumps(every).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -59,7 +73,7 @@ class Judging:
         return [every[number % world][number // world] for number in range(len(pictures))]
 
     def figures(
-        self, metric: SetMetric, sets: Mapping[str, Sequence[Picture]], references: References | None
+        self, metric: SetMetric, sets: Mapping[str, Set], references: References | None
     ) -> dict[str, dict[str, float]]:
         """The figures of some sets by their names, which the first process measures; empty on all others.
 
@@ -97,12 +111,10 @@ class Judging:
         return scores
 
     def _measure(
-        self, metric: SetMetric, sets: Mapping[str, Sequence[Picture]], references: References | None
+        self, metric: SetMetric, sets: Mapping[str, Set], references: References | None
     ) -> dict[str, dict[str, float]]:
         judge = metric.identity(self.accelerator.device)
-        keys = {
-            each: Key(_digest(pictures), references.digest if references else "") for each, pictures in sets.items()
-        }
+        keys = {name: Key(each.digest, references.digest if references else "") for name, each in sets.items()}
         with ledger() as kept, ExitStack() as stack:
             known = kept.known(judge, [*keys.values()])
             left = [each for each, key in keys.items() if key not in known]
@@ -112,7 +124,7 @@ class Judging:
                 )
                 advance = stack.enter_context(self.progress.task("judge", len(left)))
             for each in left:
-                figures = measure(_shown(sets[each]))
+                figures = measure(_shown(sets[each].pictures))
                 score = Score(next(iter(figures.values())), json.dumps(figures))
                 check(metric, [score])
                 kept.keep(judge, [(keys[each], score)])
@@ -135,9 +147,3 @@ def read(path: Path) -> np.ndarray:
 
 def _shown(pictures: Sequence[Picture]) -> Iterator[Shown]:
     return (Shown(read(each.path), each.item) for each in pictures)
-
-
-def _digest(pictures: Sequence[Picture]) -> str:
-    """Of a set, in whatever order."""
-    every = sorted((image_digest(read(each.path)), each.item) for each in pictures)
-    return hashlib.sha256(json.dumps(every).encode()).hexdigest()

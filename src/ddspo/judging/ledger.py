@@ -6,16 +6,16 @@ Every batch is one transaction: an interruption loses one batch.
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from ddspo.downloads import cache
+from ddspo.database import database
+from ddspo.errors import InputError
 from ddspo.files import remove
 from ddspo.metrics.base import Score
+from ddspo.places import cache
 
-SECONDS = 60.0
-"""How long another process may write before it is an error."""
 TABLE = (
     "CREATE TABLE IF NOT EXISTS scores (judge TEXT, image TEXT, row TEXT, value REAL, note TEXT, "
     "PRIMARY KEY (judge, image, row)) WITHOUT ROWID"
@@ -30,10 +30,10 @@ class Key(NamedTuple):
 
 
 class Ledger:
-    """What a judge said before; a database that is damaged is made anew, where none can be it remembers nothing."""
+    """What judges said before."""
 
-    def __init__(self, database: sqlite3.Connection | None) -> None:
-        self._database = database
+    def __init__(self, opened: sqlite3.Connection | None) -> None:
+        self._database = opened
 
     def known(self, judge: str, keys: Sequence[Key]) -> dict[Key, Score]:
         """Those of some scores that are kept."""
@@ -48,33 +48,43 @@ class Ledger:
         if self._database:
             rows = [(judge, *key, *score) for key, score in scores]
             with self._database:
+                self._database.execute("BEGIN")
                 self._database.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?)", rows)
 
 
 @contextmanager
 def ledger() -> Iterator[Ledger]:
-    """The ledger of this user, open as long as the block lasts."""
-    database = None
-    with suppress(RuntimeError, OSError, sqlite3.OperationalError):  # no home, or none that can be written
-        path = cache() / "scores.sqlite"
-        path.parent.mkdir(parents=True, exist_ok=True)
+    """The ledger of this user, open as long as the block lasts; where none can be, it remembers nothing.
+
+    Raises:
+        InputError: It turns out to be damaged, or cannot be written any more, in the midst of the block.
+    """
+    with ExitStack() as stack:
+        opened, path = None, None
+        with suppress(RuntimeError, OSError, sqlite3.OperationalError):  # no home, or none that can be written
+            path = cache() / "scores.sqlite"
+            opened = _opened(path, stack)
         try:
-            database = _open(path)
-        except sqlite3.OperationalError:
-            raise
-        except sqlite3.DatabaseError:  # no database: what it held can be judged again
-            remove(path)
-            database = _open(path)
+            yield Ledger(opened)
+        except sqlite3.OperationalError as error:
+            raise InputError(f"{path}: {error}: make room, or delete it") from None
+        except sqlite3.DatabaseError:
+            assert path
+            _forget(path)
+            raise InputError(f"{path}: damaged, and now deleted: run the command again") from None
+
+
+def _opened(path: Path, stack: ExitStack) -> sqlite3.Connection:
     try:
-        yield Ledger(database)
-    finally:
-        if database:
-            database.close()
+        return stack.enter_context(database(path, TABLE))
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError:  # no database: what it held can be judged again
+        _forget(path)
+        return stack.enter_context(database(path, TABLE))
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(path, timeout=SECONDS)
-    database.execute("PRAGMA synchronous = OFF")  # a power cut may damage it, and it is begun anew
-    database.execute(TABLE)
-    database.commit()
-    return database
+def _forget(path: Path) -> None:
+    """Delete a database, and what SQLite keeps beside it."""
+    for each in (path, *(path.with_name(f"{path.name}-{kind}") for kind in ("wal", "shm"))):
+        remove(each)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ddspo.judging.compare import compared, curves, described
 from ddspo.judging.control import controls
-from ddspo.judging.judging import Judging, References
+from ddspo.judging.judging import Judging, References, Set
 from ddspo.judging.pictures import Picture
 from ddspo.metrics.base import Measure, Metric, Score, SetMetric, tag_of
 from ddspo.rows import Row
@@ -58,12 +58,13 @@ class Panel:
             InputError: A file is no image, or weights cannot be had.
         """
         found: Row = {"metrics": {}, "sets": {}}
+        sets = {model: Set(pictures) for model, pictures in galleries.items()}
         for metric in self.metrics:
             if isinstance(metric, Metric):
                 asked = _asked(metric, galleries) + _tried(tried if metric.name == choose else {})
                 found["metrics"][metric.name] = self._each(metric, [*galleries], asked)
             elif isinstance(metric, SetMetric):
-                figures = self.judging.figures(metric, galleries, self.references)
+                figures = self.judging.figures(metric, sets, self.references)
                 models = {model: _figure(figures[model]) for model in figures}
                 found["sets"][metric.name] = described(metric) | {"models": models}
         return found

@@ -2,10 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
-from ddspo.files import replace_atomically
 from ddspo.judging.pictures import Picture
 from ddspo.rows import Row, read_rows
 
@@ -15,11 +11,6 @@ METADATA = "metadata.jsonl"
 def file_name(item: int, index: int) -> str:
     """Of an image: the number of its prompt, and its number among the images of that prompt."""
     return f"{item:05d}_{index}.png"
-
-
-def write_image(path: Path, image: np.ndarray) -> None:
-    """Write [H, W, 3] uint8 as a whole PNG file or nothing."""
-    replace_atomically(path, lambda partial: Image.fromarray(image).save(partial, format="PNG"))
 
 
 def read_sheet(folder: Path) -> list[Picture]:

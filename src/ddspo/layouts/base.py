@@ -15,6 +15,8 @@ from ddspo.files import replace_atomically
 from ddspo.judging.pictures import Gallery, Picture
 from ddspo.rows import Row
 
+SAMPLES = "samples"
+"""Folder of images in both benchmarks' layouts."""
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 

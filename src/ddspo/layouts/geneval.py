@@ -7,10 +7,9 @@ from pathlib import Path
 from ddspo.errors import InputError, shortened
 from ddspo.files import write_rows
 from ddspo.judging.pictures import BOOKKEEPING, Gallery, Picture
-from ddspo.layouts.base import Layout, Opened, fault_of, files, numbered, write_png
+from ddspo.judging.sheets import METADATA
+from ddspo.layouts.base import SAMPLES, Layout, Opened, fault_of, files, numbered, write_png
 from ddspo.rows import Row, read_rows
-
-METADATA, SAMPLES = "metadata.jsonl", "samples"
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from ddspo.errors import InputError, quoted, shortened
 from ddspo.judging.pictures import Gallery
+from ddspo.judging.sheets import METADATA
 from ddspo.layouts.base import SUFFIXES, Layout, Opened, fault_of, files, numbered
 from ddspo.rows import Row, json_row
 
-METADATA = "metadata.jsonl"
 LONGEST = 2**16
 """Bytes of a text file that holds a prompt."""
 CAPTIONS = ("prompt", "text")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from ddspo.errors import InputError, quoted
 from ddspo.judging.pictures import Gallery, Picture
-from ddspo.layouts.base import Layout, Opened, files, numbered, write_png
+from ddspo.judging.sheets import METADATA
+from ddspo.layouts.base import SAMPLES, Layout, Opened, files, numbered, write_png
 
-SAMPLES = "samples"
 LONGEST = 255 - len("_000000.png")
 """Bytes that a file's name has for a prompt."""
 _NAME = re.compile(r"(?P<prompt>[^_]*[^_\s][^_]*)_(?P<number>\d{1,9})\.png", re.IGNORECASE)
@@ -22,7 +22,7 @@ class CompBenchLayout(Layout):
     def recognises(self, folder: Path) -> bool:
         """All images, in samples/ where there is one, are named so, and nothing else says what they are of."""
         found = list(files(_place(folder)))
-        alone = not (folder / "metadata.jsonl").exists() and not any(_place(folder).glob("*.txt"))
+        alone = not (folder / METADATA).exists() and not any(_place(folder).glob("*.txt"))
         return bool(found) and alone and all(_NAME.fullmatch(path.name) for path in found)
 
     def read(self, folder: Path) -> Opened:

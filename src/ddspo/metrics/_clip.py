@@ -10,9 +10,8 @@ from torch.nn.functional import normalize
 
 from ddspo.backbones._loading import load_network
 from ddspo.backbones._model import short
-from ddspo.backbones._tokenizers import check_tokenizer
 from ddspo.errors import InputError
-from ddspo.metrics._tensors import network_with
+from ddspo.metrics._tensors import load_tokenizer, network_with
 from ddspo.metrics.base import Score
 from ddspo.weights import Hub
 
@@ -114,9 +113,4 @@ def _unit(vectors: torch.Tensor) -> torch.Tensor:
 def _tokenizer(where: str, folder: Path, encoder: Any) -> Any:
     from transformers import CLIPTokenizer
 
-    try:
-        tokenizer = CLIPTokenizer.from_pretrained(folder, model_max_length=encoder.max_position_embeddings)
-    except Exception as error:  # tokenizers have types of their own for a file that is damaged
-        raise InputError(f"{where}: tokenizer not loaded: {short(error)}: get its files anew") from None
-    check_tokenizer(f"{where}: tokenizer", tokenizer, encoder.to_dict())
-    return tokenizer
+    return load_tokenizer(where, CLIPTokenizer, folder, encoder, model_max_length=encoder.max_position_embeddings)

@@ -41,15 +41,7 @@ class HumanPreference(Metric):
     @property
     def weights(self) -> tuple[Hub, ...]:
         """The published file, and what says how to read it."""
-        published = Hub(
-            size=1.97e9,
-            licence="Apache-2.0",
-            commercial=True,
-            place=self.place,
-            revision=self.revision,
-            files=(self.file,),
-            index=self.file,
-        )
+        published = Hub.of_file(self.file, 1.97e9, "Apache-2.0", self.place, self.revision)
         base = Hub(size=4e6, licence="MIT", commercial=True, place=self.base, files=("config.json",))
         return published, base
 

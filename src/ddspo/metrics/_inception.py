@@ -7,7 +7,7 @@ without antialias.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -20,7 +20,9 @@ from torch.nn import functional
 from ddspo.downloads import Download
 from ddspo.errors import InputError
 from ddspo.metrics._sets import Features, in_parts, joined
-from ddspo.weights import Web
+from ddspo.metrics._torchmetrics import check_torchmetrics
+from ddspo.metrics.base import SetMetric
+from ddspo.weights import Web, Weights
 
 SIDE = 299
 AT_ONCE = 16
@@ -207,6 +209,20 @@ def resized(image: np.ndarray, side: int = SIDE) -> Tensor:
         share = at - low
         x = near + (far - near) * (share if axis == 2 else share[:, None])
     return x
+
+
+class OverInception(SetMetric):
+    """Statistics of torchmetrics on what the network makes of images."""
+
+    @property
+    def weights(self) -> tuple[Weights, ...]:
+        """The network."""
+        return (WEIGHTS,)
+
+    def opened(self, device: torch.device, output: Output) -> AbstractContextManager[Features]:
+        """The network, loaded, once there is torchmetrics."""
+        check_torchmetrics()
+        return opened(WEIGHTS, device, output)
 
 
 @contextmanager

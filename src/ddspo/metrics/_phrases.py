@@ -6,12 +6,12 @@ most of the others spaCy's small model is wrong ("a red apple and yellow bananas
 """
 
 import re
-import warnings
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Any, Literal
 
 from ddspo.errors import InputError
+from ddspo.tagger import tagger
 
 Reader = Literal["textblob", "spacy"]
 NOT_THINGS = frozenset(("top", "the side", "the left", "the right"))
@@ -55,7 +55,7 @@ def _chunks(text: str) -> list[str]:
         return []
     # Other signs mean something to the tagger's own tokens.
     plain = [each[0] if each[0].isascii() and (each[0][0].isalnum() or each[0] in ".,;:!?") else "x" for each in words]
-    tagged = _tagger()(" ".join(plain), tokenize=False)
+    tagged = tagger()(" ".join(plain), tokenize=False)
     kinds = [
         _SIGNS.get(word[0].lower()) or _KIND_OF.get(tag, "-") for word, (_, tag) in zip(words, tagged, strict=True)
     ]
@@ -65,17 +65,6 @@ def _chunks(text: str) -> list[str]:
 
 def _spacy_chunks(read: Any, text: str) -> list[str]:
     return [chunk.text for chunk in read(text).noun_chunks]
-
-
-@cache
-def _tagger() -> Callable[..., list[tuple[str, str]]]:
-    """TextBlob's tagger, its lexicon read."""
-    from textblob.en.taggers import pattern_tag
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # it leaves the files of its lexicon to the garbage collector
-        pattern_tag("a red cat", tokenize=False)
-    return pattern_tag
 
 
 def _spacy() -> Any:

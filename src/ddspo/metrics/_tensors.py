@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from ddspo.backbones._loading import check_finite, check_names
 from ddspo.backbones._model import short
+from ddspo.backbones._tokenizers import check_tokenizer
 from ddspo.errors import InputError
 
 
@@ -62,6 +63,27 @@ def network_with(where: str, kind: Any, config: Any, weights: Mapping[str, torch
     check_names(where, network, [*info["missing_keys"], *others], sorted(info["unexpected_keys"]))
     check_finite(where, network)
     return network.eval()
+
+
+def load_tokenizer(where: str, kind: Any, folder: Path, encoder: Any, **options: Any) -> Any:
+    """The tokenizer of a folder that goes with a text encoder.
+
+    Args:
+        where: How a message begins.
+        kind: Its class.
+        folder: Its files.
+        encoder: The encoder's configuration.
+        options: Of its making.
+
+    Raises:
+        InputError: Its files are missing or damaged, or it is another encoder's.
+    """
+    try:
+        tokenizer = kind.from_pretrained(folder, **options)
+    except Exception as error:  # tokenizers have types of their own for a file that is damaged
+        raise InputError(f"{where}: tokenizer not loaded: {short(error)}: get its files anew") from None
+    check_tokenizer(f"{where}: tokenizer", tokenizer, encoder.to_dict())
+    return tokenizer
 
 
 def under(start: str, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -36,15 +36,7 @@ class Aesthetic(Metric):
     @property
     def weights(self) -> tuple[Hub, ...]:
         """The layers, and the CLIP below them."""
-        layers = Hub(
-            size=3.71e6,
-            licence="Apache-2.0",
-            commercial=True,
-            place=self.place,
-            revision=self.revision,
-            files=(FILE,),
-            index=FILE,
-        )
+        layers = Hub.of_file(FILE, 3.71e6, "Apache-2.0", self.place, self.revision)
         return layers, clip_weights(self.clip, None)
 
     @contextmanager

@@ -11,10 +11,10 @@ import torch
 from annotated_types import Interval
 from typing_extensions import Doc
 
-from ddspo.detectors.base import Box, Detection, Detector
+from ddspo.detectors.base import Box, Detection
 from ddspo.errors import quoted
-from ddspo.metrics.base import Judge, Metric, Score
-from ddspo.weights import Weights
+from ddspo.metrics._detecting import Detecting
+from ddspo.metrics.base import Judge, Score
 
 NEAR = ("on side of", "next to", "near")
 BESIDE = {
@@ -43,7 +43,7 @@ class Said(NamedTuple):
 
 
 @dataclass(frozen=True)
-class CompBenchSpatial(Metric):
+class CompBenchSpatial(Detecting):
     """s = (p1 + p2) / 4 + q / 2, and 0 where that is below one half: confidences of both objects, and how they lie.
 
     p1 and p2 are those of the most confident finds of the two nouns; where one is lacking, s = 0. With d the way from
@@ -61,22 +61,7 @@ class CompBenchSpatial(Metric):
 
     title = "T2I-CompBench spatial"
 
-    detector: Annotated[Detector, Doc("who reads the images")]
     threshold: Annotated[float, Interval(ge=0, le=1), Doc("an object's confidence is above it")] = 0.5
-
-    @property
-    def side(self) -> int | None:
-        """That of the detector."""
-        return self.detector.side
-
-    @property
-    def weights(self) -> tuple[Weights, ...]:
-        """Those of the detector."""
-        return self.detector.weights
-
-    def dtype(self, device: torch.device) -> torch.dtype:
-        """Of the detector."""
-        return self.detector.dtype(device)
 
     def missing(self, row: Mapping[str, Any]) -> str | None:
         """A prompt of two things and a relation, which the detector knows."""

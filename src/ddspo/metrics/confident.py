@@ -10,35 +10,19 @@ import torch
 from annotated_types import Interval
 from typing_extensions import Doc
 
-from ddspo.detectors.base import Detector
-from ddspo.metrics.base import Judge, Metric, Score
-from ddspo.weights import Weights
+from ddspo.metrics._detecting import Detecting
+from ddspo.metrics.base import Judge, Score
 
 
 @dataclass(frozen=True)
-class Confident(Metric):
+class Confident(Detecting):
     """1 for an image with objects of which none is doubtful: each that is seen at all is seen with confidence."""
 
     title = "confident"
     reads_prompt = False
 
-    detector: Annotated[Detector, Doc("who reads the images")]
     seen: Annotated[float, Interval(ge=0, le=1), Doc("confidence above which there is an object")] = 0.3
     sure: Annotated[float, Interval(ge=0, le=1), Doc("confidence above which there is no doubt")] = 0.9
-
-    @property
-    def side(self) -> int | None:
-        """That of the detector."""
-        return self.detector.side
-
-    @property
-    def weights(self) -> tuple[Weights, ...]:
-        """Those of the detector."""
-        return self.detector.weights
-
-    def dtype(self, device: torch.device) -> torch.dtype:
-        """Of the detector."""
-        return self.detector.dtype(device)
 
     def missing(self, row: Mapping[str, Any]) -> str | None:
         """Nothing where the detector names what it sees by itself; otherwise nobody says what it should look for."""

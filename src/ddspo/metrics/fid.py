@@ -11,31 +11,24 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ddspo.metrics import _inception
+from ddspo.metrics._inception import OverInception
 from ddspo.metrics._sets import two_sides
-from ddspo.metrics._torchmetrics import Given, check_torchmetrics
-from ddspo.metrics.base import SetJudge, SetMetric
-from ddspo.weights import Weights
+from ddspo.metrics._torchmetrics import Given
+from ddspo.metrics.base import SetJudge
 
 
 @dataclass(frozen=True)
-class FID(SetMetric):
+class FID(OverInception):
     """|m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)) of 2048 Inception features of a set and of the references."""
 
     title = "FID"
     higher_is_better = False
     needs_references = True
 
-    @property
-    def weights(self) -> tuple[Weights, ...]:
-        """The network."""
-        return (_inception.WEIGHTS,)
-
     @contextmanager
     def open(self, device: torch.device, references: Callable[[], Iterable[np.ndarray]] | None) -> Iterator[SetJudge]:
         """Load the network; the references go through it when the first set is there."""
-        check_torchmetrics()
-        with _inception.opened(_inception.WEIGHTS, device, "features") as features:
+        with self.opened(device, "features") as features:
             sides = two_sides(features, references, 2, "fid")
             yield lambda images: {"fid": _distance(*sides(images))}
 

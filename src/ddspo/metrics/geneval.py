@@ -15,11 +15,11 @@ import torch
 from annotated_types import Gt, Interval
 from typing_extensions import Doc
 
-from ddspo.detectors.base import Box, Detection, Detector, Reader
+from ddspo.detectors.base import Box, Detection, Reader
 from ddspo.errors import quoted
+from ddspo.metrics._detecting import Detecting
 from ddspo.metrics._rows import RELATIONS, fault_of
-from ddspo.metrics.base import Judge, Metric, Score
-from ddspo.weights import Weights
+from ddspo.metrics.base import Judge, Score
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 
@@ -35,12 +35,11 @@ class Verdict(NamedTuple):
 
 
 @dataclass(frozen=True)
-class GenEval(Metric):
+class GenEval(Detecting):
     """1 for an image that is what its prompt says, 0 for any other, by GenEval's rules over a detector's findings."""
 
     title = "GenEval"
 
-    detector: Annotated[Detector, Doc("who reads the images")]
     threshold: Annotated[float, Interval(ge=0, le=1), Doc("an object's confidence is above it")] = 0.3
     counting_threshold: Annotated[
         float, Interval(ge=0, le=1), Doc("the same for the tag `counting`, where doubles cost more")
@@ -52,20 +51,6 @@ class GenEval(Metric):
         Interval(gt=0, le=1),
         Doc("boxes of a class that overlap by that much or more are one object, the most confident; 1: none are"),
     ] = 1.0
-
-    @property
-    def side(self) -> int | None:
-        """That of the detector."""
-        return self.detector.side
-
-    @property
-    def weights(self) -> tuple[Weights, ...]:
-        """Those of the detector."""
-        return self.detector.weights
-
-    def dtype(self, device: torch.device) -> torch.dtype:
-        """Of the detector."""
-        return self.detector.dtype(device)
 
     def missing(self, row: Mapping[str, Any]) -> str | None:
         """A tag of GenEval's, and entries that the detector can find, count, and tell the colours of."""

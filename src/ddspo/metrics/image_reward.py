@@ -3,20 +3,16 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 from typing_extensions import Doc
 
-from ddspo.backbones._model import short
-from ddspo.backbones._tokenizers import check_tokenizer
-from ddspo.errors import InputError
 from ddspo.metrics._blip import build_blip
 from ddspo.metrics._clip import scores
 from ddspo.metrics._head import head
-from ddspo.metrics._tensors import tensors, under
+from ddspo.metrics._tensors import load_tokenizer, tensors, under
 from ddspo.metrics.base import Judge, Metric, Score
 from ddspo.pixels import clip_pixels
 from ddspo.weights import Hub
@@ -46,26 +42,20 @@ class ImageReward(Metric):
     @property
     def weights(self) -> tuple[Hub, ...]:
         """The published file, and the tokenizer."""
-        published = Hub(
-            size=1.79e9,
-            licence="Apache-2.0",
-            commercial=True,
-            place=self.place,
-            revision=self.revision,
-            files=(FILE,),
-            index=FILE,
-        )
+        published = Hub.of_file(FILE, 1.79e9, "Apache-2.0", self.place, self.revision)
         words = Hub(size=7e5, licence="Apache-2.0", commercial=True, place=self.tokenizer, files=("vocab.txt",))
         return published, words
 
     @contextmanager
     def open(self, device: torch.device) -> Iterator[Judge]:
         """Load both encoders, the head and the tokenizer."""
+        from transformers import BertTokenizer
+
         published, words = (each.path() for each in self.weights)
         found = tensors(self.place, published / FILE)
         blip = build_blip(self.place, under("blip.", found), device, self.dtype(device))
         reward = head(self.place, under("mlp.", found), blip.text.config.hidden_size)
-        tokenize = _tokenizer(self.tokenizer, words, blip.text.config)
+        tokenize = load_tokenizer(self.tokenizer, BertTokenizer, words, blip.text.config)
 
         def judge(images: Sequence[np.ndarray], rows: Sequence[Mapping[str, Any]]) -> list[Score]:
             tokens = tokenize(
@@ -79,14 +69,3 @@ class ImageReward(Metric):
             return scores((reward(states)[:, 0] - MEAN) / STD)
 
         yield judge
-
-
-def _tokenizer(where: str, folder: Path, encoder: Any) -> Any:
-    from transformers import BertTokenizer
-
-    try:
-        tokenizer = BertTokenizer.from_pretrained(folder)
-    except Exception as error:  # tokenizers have types of their own for a file that is damaged
-        raise InputError(f"{where}: tokenizer not loaded: {short(error)}: get the folder anew") from None
-    check_tokenizer(f"{where}: tokenizer", tokenizer, encoder.to_dict())
-    return tokenizer

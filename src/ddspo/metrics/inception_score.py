@@ -14,31 +14,24 @@ import torch
 from annotated_types import Gt
 from typing_extensions import Doc
 
-from ddspo.metrics import _inception
+from ddspo.metrics._inception import OverInception
 from ddspo.metrics._sets import enough
-from ddspo.metrics._torchmetrics import Given, check_torchmetrics, repeatable, sorted_rows
-from ddspo.metrics.base import SetJudge, SetMetric, Shown
-from ddspo.weights import Weights
+from ddspo.metrics._torchmetrics import Given, repeatable, sorted_rows
+from ddspo.metrics.base import SetJudge, Shown
 
 
 @dataclass(frozen=True)
-class InceptionScore(SetMetric):
+class InceptionScore(OverInception):
     """exp(mean KL(p(class | image) || p(class))): mean over parts of the set, in each of which p(class) is its own."""
 
     title = "Inception score"
 
     splits: Annotated[int, Gt(0), Doc("parts of the set, which is shuffled first")] = 10
 
-    @property
-    def weights(self) -> tuple[Weights, ...]:
-        """The network."""
-        return (_inception.WEIGHTS,)
-
     @contextmanager
     def open(self, device: torch.device, references: Callable[[], Iterable[np.ndarray]] | None) -> Iterator[SetJudge]:
         """Load the network."""
-        check_torchmetrics()
-        with _inception.opened(_inception.WEIGHTS, device, "logits") as logits:
+        with self.opened(device, "logits") as logits:
 
             def judge(images: Iterable[Shown]) -> dict[str, float]:
                 found = logits(each.image for each in images)

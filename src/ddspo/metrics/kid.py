@@ -14,15 +14,14 @@ import torch
 from annotated_types import Ge, Gt
 from typing_extensions import Doc
 
-from ddspo.metrics import _inception
+from ddspo.metrics._inception import OverInception
 from ddspo.metrics._sets import two_sides
-from ddspo.metrics._torchmetrics import Given, check_torchmetrics, repeatable, sorted_rows
-from ddspo.metrics.base import SetJudge, SetMetric
-from ddspo.weights import Weights
+from ddspo.metrics._torchmetrics import Given, repeatable, sorted_rows
+from ddspo.metrics.base import SetJudge
 
 
 @dataclass(frozen=True)
-class KID(SetMetric):
+class KID(OverInception):
     """Unbiased squared MMD of 2048 Inception features, kernel (<f, f'> / 2048 + 1)^3: mean over random subsets."""
 
     title = "KID"
@@ -32,16 +31,10 @@ class KID(SetMetric):
     subsets: Annotated[int, Gt(0), Doc("random subsets of both sides")] = 100
     subset_size: Annotated[int, Ge(2), Doc("images of each; both sides must have as many")] = 1000
 
-    @property
-    def weights(self) -> tuple[Weights, ...]:
-        """The network."""
-        return (_inception.WEIGHTS,)
-
     @contextmanager
     def open(self, device: torch.device, references: Callable[[], Iterable[np.ndarray]] | None) -> Iterator[SetJudge]:
         """Load the network; the references go through it when the first set is there."""
-        check_torchmetrics()
-        with _inception.opened(_inception.WEIGHTS, device, "features") as features:
+        with self.opened(device, "features") as features:
             sides = two_sides(features, references, self.subset_size, "kid")
             yield lambda images: self._distance(*sides(images))
 

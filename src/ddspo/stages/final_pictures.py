@@ -5,13 +5,11 @@ It needs no detector and no evaluation. One model is in memory, and what was dra
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-
-from PIL import Image
 
 from ddspo import randomness
 from ddspo.backbones.base import Backbone
-from ddspo.files import remove, replace_atomically, write_rows
+from ddspo.files import remove, write_rows
+from ddspo.images import write_image
 from ddspo.progress import Progress
 from ddspo.rows import Row, read_rows
 from ddspo.run_folder import MODELS, RunFolder
@@ -71,4 +69,4 @@ class FinalPictures:
         prompts, seeds = [row["prompt"] for row in rows], [row["seed"] for row in rows]
         images = backbone.decode(backbone.generate(prompts, seeds, *self.settings.how(backbone)))
         for row, image in zip(rows, images, strict=True):
-            replace_atomically(self.folder.path / row[model], partial(Image.fromarray(image).save, format="PNG"))
+            write_image(self.folder.path / row[model], image)

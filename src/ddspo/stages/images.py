@@ -17,11 +17,11 @@ from ddspo import randomness
 from ddspo.agreement import agree, alone
 from ddspo.backbones.base import Backbone
 from ddspo.files import replace_atomically, write_json, write_rows
-from ddspo.images import Unreadable, read_image
+from ddspo.images import Unreadable, read_image, write_image
 from ddspo.judging.judging import Judging
 from ddspo.judging.options import Evaluation
 from ddspo.judging.pictures import Picture
-from ddspo.judging.sheets import METADATA, file_name, read_sheet, write_image
+from ddspo.judging.sheets import METADATA, file_name, read_sheet
 from ddspo.maths.statistics import overall
 from ddspo.metrics.base import Metric
 from ddspo.progress import Progress
@@ -157,7 +157,7 @@ class Images:
                 if path:
                     name = f"{file_name(number, index).removesuffix('.png')}{path.suffix.lower()}"
                     target = self.folder.images / model / name
-                    if not target.is_file():
+                    if not _is_whole(target):
                         replace_atomically(target, partial(shutil.copyfile, path))
                     rows.append(
                         item | {"file_name": name, "item": number, "index": index, "seed": None, "scale": None}

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from annotated_types import Ge, Gt, Le
-from PIL import Image
 from torch import Tensor
 from typing_extensions import Doc
 
@@ -20,7 +19,8 @@ from ddspo.agreement import alone
 from ddspo.backbones._residence import awake
 from ddspo.backbones.base import Backbone
 from ddspo.errors import InputError
-from ddspo.files import replace_atomically, write_rows
+from ddspo.files import write_rows
+from ddspo.images import write_image
 from ddspo.judging.asking import asking
 from ddspo.maths.statistics import overall
 from ddspo.metrics.base import Metric
@@ -137,8 +137,7 @@ class Validator:
     def _grid(self, step: int, images: Sequence[np.ndarray]) -> None:
         rows = [np.concatenate(spread(each, self.settings.pictures), axis=1) for each in (self.base, images)]
         grid = np.concatenate(rows)
-        path = self.folder / f"{step:07d}.png"
-        replace_atomically(path, lambda partial: Image.fromarray(grid).save(partial, format="PNG"))
+        write_image(self.folder / f"{step:07d}.png", grid)
         show(self.accelerator, grid, step)
 
     def _scores(self, images: Sequence[np.ndarray]) -> list[float]:
