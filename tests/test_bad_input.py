@@ -171,6 +171,17 @@ def test_a_stage_that_cannot_come_first_leaves_no_folder(tmp_path: Path, first: 
     assert not (tmp_path / "runs").exists()
 
 
+def test_weights_of_judges_that_nobody_gives(tmp_path: Path) -> None:
+    """Known before the first stage where all are to run, and no hindrance to the stages that ask no judge."""
+    judge = "evaluate.metrics=[saturation, {clip_score: {place: nobody/nothing}}]"
+    flow = Workflow.start(load(SCENES, [f"out={tmp_path}", judge]))
+    with pytest.raises(InputError, match=r"weights nobody/nothing: no such folder here, and the hub did not answer"):
+        flow.run()
+    assert not RunFolder(tmp_path / "scenes").prompts.exists()
+    flow.run(("degrade",))
+    assert RunFolder(tmp_path / "scenes").prompts.exists()
+
+
 def test_an_evaluation_that_the_recipe_does_not_have(tmp_path: Path) -> None:
     flow = Workflow.start(load(SCENES, [f"out={tmp_path}", "evaluate=null"]))
     with pytest.raises(InputError, match="images: the recipe has no such group"):

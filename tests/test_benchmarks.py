@@ -8,6 +8,9 @@ from types import ModuleType
 
 import pytest
 
+from ddspo.downloads import Download
+from ddspo.files import write_rows
+
 ROOT = Path(__file__).parents[1]
 RECIPES = ("sd15-data-driven", "sdxl-training-free", "sana-training-free")
 """One of each kind: winner and loser, all weights, LoRA; the others come from the same function."""
@@ -55,7 +58,15 @@ def test_parameters_are_those_that_were_published(benchmark: ModuleType) -> None
 
 @pytest.mark.parametrize("benchmark", ["memory"], indirect=True)
 @pytest.mark.parametrize("name", RECIPES)
-def test_recipes_say_what_they_need(benchmark: ModuleType, name: str) -> None:
-    """`python benchmarks/memory.py --recipes` writes the lines anew."""
+def test_recipes_say_what_they_need(
+    benchmark: ModuleType, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`python benchmarks/memory.py --recipes` writes the lines anew.
+
+    It reads GenEval's prompts, of which only the number counts here: there are 553.
+    """
+    rows = [{"prompt": f"a photo of thing {number}", "tag": "single_object"} for number in range(553)]
+    write_rows(tmp_path / "geneval.jsonl", rows)
+    monkeypatch.setattr(Download, "path", lambda self: tmp_path / "geneval.jsonl")
     path = ROOT / "recipes" / f"{name}.yaml"
     assert benchmark.needs(path) in path.read_text(encoding="utf-8").splitlines()

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
+from typer.testing import CliRunner
 
+from ddspo.cli import app
 from ddspo.errors import InputError
 from ddspo.files import write_json, write_rows
 from ddspo.galleries import layout, open_folder, write_layouts
@@ -82,10 +84,10 @@ def test_every_layout_gives_the_same_digits(both: tuple[Path, Path], tmp_path: P
     copied = verdict(
         *(Path(shutil.copytree(run.images / name, tmp_path / f"copy/{name}")) for name in whole["models"])
     )
-    official = verdict(*write_layouts(run, "geneval"))
+    official = verdict(*write_layouts(run, layout("geneval")))
     assert whole["metrics"] == copied["metrics"] == official["metrics"]
     assert (run.path / "layouts/geneval/base/00003/samples/0001.png").is_file()
-    named = verdict(*write_layouts(run, "t2i_compbench"), metrics=("saturation",), options=())
+    named = verdict(*write_layouts(run, layout("t2i_compbench")), metrics=("saturation",), options=())
     for name in whole["models"]:
         one, other = (each["metrics"]["saturation"]["models"][name] for each in (named, whole))
         assert (one["score"], one.get("interval")) == (other["score"], other.get("interval"))
@@ -214,6 +216,13 @@ def test_folders_that_say_nothing(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     with pytest.raises(InputError, match="nothing says what its images are of"):
         open_folder(tmp_path / "images")
+
+
+@pytest.mark.parametrize("name", ["imagefolder", "run", "none"])
+def test_a_layout_that_nobody_writes_is_refused_before_anything_is_drawn(name: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["images", str(tmp_path / "no-recipe.yaml"), "--layout", name])
+    assert isinstance(done.exception, InputError)
+    assert str(done.exception) == f"--layout {name!r}: images are written as geneval or t2i_compbench"
 
 
 def test_options_of_metrics() -> None:

@@ -107,11 +107,12 @@ def images(
     ] = None,
 ) -> None:
     """Base, aligned and whoever else draw the evaluation prompts, from the same seeds: images/."""
-    flow = _go(recipe, overrides, ("images",), fresh)
-    if layout and flow.accelerator.is_main_process:
-        from ddspo.galleries import write_layouts
+    from ddspo.galleries import write_layouts, written_layout
 
-        for path in write_layouts(flow.folder, layout):
+    how = written_layout(layout) if layout else None
+    flow = _go(recipe, overrides, ("images",), fresh)
+    if how and flow.accelerator.is_main_process:
+        for path in write_layouts(flow.folder, how):
             print(path)
 
 

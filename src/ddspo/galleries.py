@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ddspo import components
-from ddspo.errors import InputError, shortened
+from ddspo.errors import InputError, quoted, shortened
 from ddspo.files import replacing
 from ddspo.images import Unreadable, read_image
 from ddspo.judging.pictures import Gallery, Picture
@@ -57,13 +57,25 @@ def readable(gallery: Gallery, progress: Progress) -> tuple[Gallery, list[str]]:
     return Gallery(gallery.name, kept), faults
 
 
-def write_layouts(run: RunFolder, name: str) -> list[Path]:
+def written_layout(name: str) -> Layout:
+    """The layout of a name, in which images are written.
+
+    Raises:
+        InputError: There is none.
+    """
+    known = [each for each in components.names(Layout) if layout(each).writes]
+    if name not in known:
+        raise InputError(f"--layout {quoted(name)}: images are written as {' or '.join(known)}")
+    return layout(name)
+
+
+def write_layouts(run: RunFolder, how: Layout) -> list[Path]:
     """Write the evaluation images of a run in another layout, a folder for each model.
 
     Raises:
-        InputError: There is no such layout, nobody writes it, or it has no place for a prompt.
+        InputError: It has no place for a prompt.
     """
-    how, written = layout(name), []
+    name, written = components.name_of(how), []
     for gallery in layout("run").read(run.path).galleries:
         folder = run.path / "layouts" / name / gallery.name
         with replacing(folder) as partial:

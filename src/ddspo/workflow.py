@@ -106,6 +106,7 @@ class Workflow:
             alone(lambda: stack.enter_context(locked(self.folder.path)))
             standing = self.standing
             standing.check(STAGES)
+            alone(lambda: self._check_judges(stages or self.recipe.stages))
             for name in stages or self.recipe.stages:
                 standing.needs(name)
                 alone(partial(self._mend, name))
@@ -116,6 +117,15 @@ class Workflow:
                 self.accelerator.wait_for_everyone()
                 seconds, where = standing.manifest.entry(name).get("seconds", 0), self.folder.result(name)
                 self.progress.say(f"{name:<9} {'done' if left else 'kept'} in {seconds:.0f} s -> {where}")
+
+    def _check_judges(self, stages: tuple[str, ...]) -> None:
+        """Find out, before hours of other work, whether the weights of all judges that will be asked can be had."""
+        given, left = self.recipe, [name for name in stages if not self.standing.manifest.has_finished(name)]
+        judges = list(given.evaluate.metrics) if given.evaluate and "judge" in left else []
+        if given.validation_metric and given.validation.every and given.validation.scored and "train" in left:
+            judges.append(given.validation_metric)
+        for judge in judges:
+            judge.identity(self.accelerator.device)
 
     def _mend(self, name: str) -> None:
         lines = self.standing.mend(name)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 from PIL import Image
 
@@ -36,6 +37,9 @@ class Opened:
 class Layout(ABC):
     """A convention for folders of images. Folders are anyone's: no path is followed that leaves one."""
 
+    writes: ClassVar[bool] = False
+    """Whether others' tools read it, so that images are written in it."""
+
     @abstractmethod
     def recognises(self, folder: Path) -> bool:
         """Whether a folder is laid out so, by a look at its names."""
@@ -49,12 +53,12 @@ class Layout(ABC):
         """
 
     def write(self, folder: Path, pictures: Sequence[Picture]) -> None:
-        """Write images of one model in this layout.
+        """Write images of one model, where it `writes`.
 
         Raises:
-            InputError: Nobody writes this layout, or it has no place for a prompt.
+            InputError: It has no place for a prompt.
         """
-        raise InputError(f"{type(self).__module__.rpartition('.')[2]}: no layout that can be written")
+        raise NotImplementedError
 
 
 def numbered(found: Iterable[tuple[Path, Row]]) -> list[Picture]:

@@ -16,6 +16,8 @@ from ddspo.rows import Row, read_rows
 class GenEvalLayout(Layout):
     """As the official generation scripts write it, and the official evaluator reads it: names are numbers."""
 
+    writes = True
+
     def recognises(self, folder: Path) -> bool:
         """There is a numbered folder with one of the two."""
         return any((each / METADATA).exists() or (each / SAMPLES).is_dir() for each in _numbered(folder))

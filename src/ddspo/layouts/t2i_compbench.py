@@ -19,6 +19,8 @@ _NAME = re.compile(r"(?P<prompt>[^_]*[^_\s][^_]*)_(?P<number>\d{1,9})\.png", re.
 class CompBenchLayout(Layout):
     """As the official scripts name images: what is before the underscore is the prompt, so that none has one."""
 
+    writes = True
+
     def recognises(self, folder: Path) -> bool:
         """All images, in samples/ where there is one, are named so, and nothing else says what they are of."""
         found = list(files(_place(folder)))
