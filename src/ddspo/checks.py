@@ -22,7 +22,6 @@ from ddspo.contestants import Contestant, contestant
 from ddspo.degradations.base import is_unspaced
 from ddspo.digests import file_identity
 from ddspo.errors import InputError, quoted, shortened
-from ddspo.judging.options import Evaluation
 from ddspo.metrics.base import Measure, SetMetric
 from ddspo.places import local
 from ddspo.prompts.overlaps import overlaps
@@ -110,7 +109,7 @@ def _check(given: Recipe, method: Method, processes: int, degraded: Path | None)
         prompts = _Prompts({}, [], [])
     else:
         prompts = _check_prompts(given, degraded)
-    items = _check_evaluation(given.evaluate) if given.evaluate else {}
+    items = _check_evaluation(given) if given.evaluate else {}
     others = given.evaluate.models if given.evaluate else {}
     contestants = {name: contestant(name, place, given.model, items["evaluation"]) for name, place in others.items()}
     readers = readers_in(found, backbone.pipeline_class, lower=backbone.lower)
@@ -210,7 +209,8 @@ def _check_training(given: Recipe, method: Method, processes: int) -> None:
             "validation.scored: nobody judges: name validation.metric, or give evaluate a metric of single images; or "
             "use 0"
         )
-    read_held_out(given)
+    if not (given.evaluate and given.evaluate.validation):
+        read_held_out(given)
     given.validation.check(given.train.steps)
     method.check(given.train, degraded=given.has_degraded, states=given.states > 0)
 
@@ -240,13 +240,15 @@ def _unused(where: str, column: str) -> str:
     return f"{where}: column {column!r} is not used: {UNREAD[column]}"
 
 
-def _check_evaluation(given: Evaluation) -> dict[str, list[Row]]:
+def _check_evaluation(recipe: Recipe) -> dict[str, list[Row]]:
+    given = recipe.evaluate
+    assert given
     if given.references:
         check_references(given.references)
-    chooser = [given.chooser] if given.chooser else []
     found = {"evaluation": read_prompts(given.prompts, "evaluate.prompts", partial(_missing, given.metrics))}
     if given.validation:
-        found["validation"] = read_prompts(given.validation, "evaluate.validation", partial(_missing, chooser))
+        judges = [metric for metric in (given.chooser, recipe.scoring) if metric]
+        found["validation"] = read_prompts(given.validation, "evaluate.validation", partial(_missing, judges))
     sets = [metric.name for metric in given.metrics if isinstance(metric, SetMetric)]
     if sets and len(found["evaluation"]) * given.images < 2:
         raise InputError(f"evaluate.images 1: {sets[0]} measures no single image: use 2 or more, or more prompts")
@@ -254,13 +256,9 @@ def _check_evaluation(given: Evaluation) -> dict[str, list[Row]]:
 
 
 def read_held_out(given: Recipe) -> list[Row]:
-    """Rows whose prompts are in no list of training: of evaluate.validation where a recipe has it."""
-    if given.evaluate and given.evaluate.validation:
-        path, name = given.evaluate.validation, "evaluate.validation"
-    else:
-        path, name = given.validation.prompts, "validation.prompts"
-    metric = given.validation_metric if given.validation.every and given.validation.scored else None
-    return read_prompts(path, name, partial(_missing, [metric] if metric else []))
+    """Rows whose prompts are in no list of training, where a recipe has no evaluate.validation."""
+    judges = [given.scoring] if given.scoring else []
+    return read_prompts(given.validation.prompts, "validation.prompts", partial(_missing, judges))
 
 
 def _missing(metrics: Sequence[Measure], row: Row) -> str | None:

@@ -8,7 +8,7 @@ from accelerate import Accelerator
 
 from ddspo import components
 from ddspo.agreement import agree, alone
-from ddspo.backbones.base import Backbone
+from ddspo.backbones.base import Backbone, Model
 from ddspo.checks import LOOKED_AT, Checked, read_held_out, reading
 from ddspo.contestants import Contestant
 from ddspo.errors import quoted
@@ -183,8 +183,7 @@ class Jobs:
 
     def _other(self, other: Contestant) -> Backbone:
         assert other.model
-        model = other.model
-        backbone = agree(lambda: components.backbone_of(model).load(model).to(self.accelerator.device))
+        backbone = agree(partial(self._load, other.model))
         if other.adapt:
             agree(partial(other.adapt, backbone))
         return backbone
@@ -209,8 +208,9 @@ class Jobs:
     def _backbone(self) -> Backbone:
         return agree(self._load)
 
-    def _load(self) -> Backbone:
-        model = self.recipe.model
+    def _load(self, other: Model | None = None) -> Backbone:
+        """The recipe's model, or another."""
+        model = other or self.recipe.model
         return components.backbone_of(model).load(model).to(self.accelerator.device)
 
     def _say_too_long(self, backbone: Backbone, rows: list[Row], name: str) -> None:

@@ -114,6 +114,11 @@ class Recipe:
         return self.validation.metric or (self.evaluate.main if self.evaluate else None)
 
     @property
+    def scoring(self) -> Metric | None:
+        """The same, where anything is to be scored."""
+        return self.validation_metric if self.validation.every and self.validation.scored else None
+
+    @property
     def stages(self) -> tuple[str, ...]:
         """What it goes through: pairs are made or imported, not all are pretrained, not all evaluated."""
         used = {"train", "report", *(("import",) if self.dataset else ("degrade", "sample"))}

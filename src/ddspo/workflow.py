@@ -122,8 +122,7 @@ class Workflow:
         """Find out, before hours of other work, whether the weights of all judges that will be asked can be had."""
         given, left = self.recipe, [name for name in stages if not self.standing.manifest.has_finished(name)]
         judges = list(given.evaluate.metrics) if given.evaluate and "judge" in left else []
-        if given.validation_metric and given.validation.every and given.validation.scored and "train" in left:
-            judges.append(given.validation_metric)
+        judges += [given.scoring] if given.scoring and "train" in left else []
         for judge in judges:
             judge.identity(self.accelerator.device)
 
