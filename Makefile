@@ -31,7 +31,7 @@ clean:
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -c constraints.txt torch
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,judges]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,judges,quantize]'
 	touch $@
 
 $(VENV)/.docs: $(STAMP)

@@ -32,7 +32,7 @@ from ddspo.rows import Row, some_rows
 from ddspo.stages.degrade import nothing_left, unspaced
 from ddspo.stages.train import Method
 from ddspo.training.drawing import check_drawing
-from ddspo.training.optimisation import check_batch
+from ddspo.training.optimisation import Optimisation, check_batch
 
 LOOKED_AT = 10_000
 """Prompts that are looked at before long work, and for what a few can tell: a source may hold millions."""
@@ -116,10 +116,12 @@ def _check(given: Recipe, method: Method, processes: int, degraded: Path | None)
     asked = {"prompts": prompts.texts, "evaluate.prompts": [row["prompt"] for row in items.get("evaluation", [])]}
     strange = [line for name, texts in asked.items() for line in unknown(readers, texts, name)]
     shared = [*_unread(items), *overlaps(prompts.texts, items)] if items else []
+    never = [line for name, each in _trainings(given).items() for line in each.remarks(name)]
+    never += given.validation.remarks(given.train.steps)
     named = replace(given, model=replace(given.model, backbone=components.name_of(backbone)))
     references = given.evaluate.references if given.evaluate else None
     seen = file_identity(local(references) or Path(references)) if references else None
-    remarks = (*prompts.remarks, *strange, *shared)
+    remarks = (*prompts.remarks, *strange, *shared, *never)
     return Checked(named, prompts.description, items, identity(given.model), seen, contestants, remarks)
 
 
@@ -204,6 +206,8 @@ def _check_sampling(given: Recipe, found: Found) -> None:
 def _check_training(given: Recipe, method: Method, processes: int) -> None:
     if given.pretrains:
         check_batch(given.pretrain.train, processes, "pretrain.train")
+    for name, settings in _trainings(given).items():
+        settings.check(name)
     if given.validation.every and given.validation.scored and not given.validation_metric:
         raise InputError(
             "validation.scored: nobody judges: name validation.metric, or give evaluate a metric of single images; or "
@@ -213,6 +217,11 @@ def _check_training(given: Recipe, method: Method, processes: int) -> None:
         read_held_out(given)
     given.validation.check(given.train.steps)
     method.check(given.train, degraded=given.has_degraded, states=given.states > 0)
+
+
+def _trainings(given: Recipe) -> dict[str, Optimisation]:
+    """How anything is trained, by its name in the recipe."""
+    return {"train": given.train} | ({"pretrain.train": given.pretrain.train} if given.pretrains else {})
 
 
 def _check_prompts(given: Recipe, degraded: Path | None) -> _Prompts:

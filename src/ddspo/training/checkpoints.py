@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -13,8 +14,10 @@ from ddspo.digests import digest_of
 from ddspo.errors import InputError
 from ddspo.files import remove, replacing, write_json
 
-State = dict[int, dict[str, Tensor]]
-"""An optimizer's state: tensors by name, by number of the parameter."""
+State = Mapping[Any, Any]
+"""Tensors and numbers by name, or mappings of them by name or number."""
+
+NUMBERS = {int: torch.int64, float: torch.float64}
 
 DIGESTS = "digests.json"
 
@@ -88,28 +91,29 @@ class Checkpoints:
         remove(self.path(step))
 
 
-def flat(state: State) -> dict[str, Tensor]:
-    """An optimizer's state under names that a file can hold."""
-    return {f"{index}.{name}": value for index, part in state.items() for name, value in part.items()}
+def flat(state: State, place: str = "") -> dict[str, Tensor]:
+    """A state under names that a file can hold, each tensor in memory of its own; a number's name says its type."""
+    named: dict[str, Tensor] = {}
+    for key, value in state.items():
+        name = f"{place}{key}"
+        if isinstance(value, Mapping):
+            named |= flat(value, f"{name}.")
+        elif isinstance(value, Tensor):
+            named[name] = value.clone()  # tables of some optimizers are one tensor under many names
+        else:
+            kind = NUMBERS[type(value)]
+            named[f"{name}:{type(value).__name__}"] = torch.tensor(value, dtype=kind)
+    return named
 
 
-def deep(named: Mapping[str, Tensor]) -> State:
-    """Undo `flat`."""
-    state: State = {}
-    for key, value in named.items():
-        index, name = key.split(".")
-        state.setdefault(int(index), {})[name] = value
+def deep(named: Mapping[str, Tensor]) -> dict[Any, Any]:
+    """Undo `flat`; a key of digits is a number."""
+    state: dict[Any, Any] = {}
+    for name, value in named.items():
+        path, _, kind = name.partition(":")
+        *places, last = (int(key) if key.isdigit() else key for key in path.split("."))
+        inside = state
+        for each in places:
+            inside = inside.setdefault(each, {})
+        inside[last] = value.item() if kind else value
     return state
-
-
-def as_tensors(numbers: Mapping[str, float]) -> dict[str, Tensor]:
-    """The state of a gradient scaler, which is numbers, as a file can hold it."""
-    return {name: torch.tensor(value, dtype=torch.float64) for name, value in numbers.items()}
-
-
-def as_numbers(tensors: Mapping[str, Tensor]) -> dict[str, float | int]:
-    """Undo `as_tensors`; what counts is whole."""
-    found = {name: value.item() for name, value in tensors.items()}
-    return {
-        name: int(value) if name in ("growth_interval", "_growth_tracker") else value for name, value in found.items()
-    }

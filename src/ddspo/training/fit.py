@@ -19,9 +19,10 @@ from ddspo.objectives.base import Loss
 from ddspo.pairs.view import View
 from ddspo.progress import Progress
 from ddspo.run_folder import RunFolder
+from ddspo.training import optimizers
 from ddspo.training.average import Average
 from ddspo.training.batches import mean_over
-from ddspo.training.checkpoints import Checkpoints, as_numbers, as_tensors, deep, flat
+from ddspo.training.checkpoints import Checkpoints, deep, flat
 from ddspo.training.guards import best, fault
 from ddspo.training.log import Log
 from ddspo.training.optimisation import Optimisation, check_batch
@@ -96,7 +97,7 @@ class Fit:
             for network in self.trained.networks:
                 recompute_activations(network)
         parameters = [parameter for group in self.groups.values() for parameter in group]
-        optimizer = torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+        optimizer = optimizers.build(settings.optimizer, parameters, settings.lr, settings.weight_decay)
         *self.trained.networks, self.optimizer = self.accelerator.prepare(*self.trained.networks, optimizer)
         self.done = 0  # updates that were made, and not skipped
         self.schedule = self._schedule(self.done)
@@ -240,9 +241,9 @@ class Fit:
 
     def _checkpoint(self, step: int) -> None:
         """Write everything that a resumed run needs, and drop the oldest."""
-        parts = {"weights": self.trained.weights(), "optimizer": flat(self.optimizer.state_dict()["state"])}
+        parts = {"weights": self.trained.weights(), "optimizer": flat(optimizers.kept(self.optimizer))}
         parts |= {"average": self.average.state()} if self.average else {}
-        parts |= {"scaler": as_tensors(self.accelerator.scaler.state_dict())} if self.accelerator.scaler else {}
+        parts |= {"scaler": flat(self.accelerator.scaler.state_dict())} if self.accelerator.scaler else {}
         self.checkpoints.write(step, parts, self.log.text)
         self.checkpoints.prune(best(self.log.rows))
 
@@ -262,10 +263,9 @@ class Fit:
             self.log.go_on(self.checkpoints.log(step) if step else None)
         if step:
             self._restore(step)
-            state = self.optimizer.state_dict()
-            self.optimizer.load_state_dict(state | {"state": deep(self.checkpoints.read(step, "optimizer"))})
+            optimizers.put_back(self.optimizer, deep(self.checkpoints.read(step, "optimizer")))
             self.schedule = self._schedule(self.done)
             if self.accelerator.scaler:
-                self.accelerator.scaler.load_state_dict(as_numbers(self.checkpoints.read(step, "scaler")))
+                self.accelerator.scaler.load_state_dict(deep(self.checkpoints.read(step, "scaler")))
         self.accelerator.wait_for_everyone()
         return step

@@ -7,6 +7,7 @@ from annotated_types import Ge, Gt, Interval, Le
 from typing_extensions import Doc
 
 from ddspo.errors import InputError
+from ddspo.training import optimizers
 from ddspo.training.guards import Guards
 from ddspo.training.texts import Encode
 
@@ -32,12 +33,16 @@ class Optimisation:
         Le(2**20),
         Doc("GiB of pairs that a process holds; where there are more, so many are shuffled at a time"),
     ] = 2.0
-    lr: Annotated[float, Gt(0), Le(1000), Doc("AdamW's learning rate at its peak, absolute: nothing scales it")] = 1e-4
+    optimizer: Annotated[
+        optimizers.Name,
+        Doc("adamw; adamw_8bit, adafactor and muon keep less in memory; prodigy finds the step size, with lr 1"),
+    ] = "adamw"
+    lr: Annotated[float, Gt(0), Le(1000), Doc("learning rate at its peak, absolute: nothing scales it")] = 1e-4
     schedule: Annotated[
         Literal["constant_with_warmup", "cosine", "linear"], Doc("how the rate goes on after the warm-up")
     ] = "constant_with_warmup"
     warmup: Annotated[int, Ge(0), Le(1_000_000), Doc("updates over which the rate rises from zero")] = 0
-    weight_decay: Annotated[float, Ge(0), Le(10), Doc("AdamW's decoupled decay")] = 0.01
+    weight_decay: Annotated[float, Ge(0), Le(10), Doc("decoupled decay of the weights")] = 0.01
     max_grad_norm: Annotated[float, Gt(0), Doc("gradients are clipped to this norm")] = 1.0
     checkpoint_every: Annotated[int, Gt(0), Doc("updates between resumable checkpoints")] = 25
     keep: Annotated[
@@ -48,6 +53,24 @@ class Optimisation:
         Doc("decay of a moving average of the trained weights, which is then what is saved and validated; null: none"),
     ] = None
     guards: Annotated[Guards, Doc("what stops it")] = field(default_factory=Guards)
+
+    def check(self, name: str) -> None:
+        """Refuse an optimizer that cannot be built.
+
+        Args:
+            name: Where the settings are, for messages.
+
+        Raises:
+            InputError: It cannot.
+        """
+        optimizers.check(self.optimizer, self.lr, name)
+
+    def remarks(self, name: str) -> list[str]:
+        """What is not wrong, but should be known."""
+        if self.warmup <= self.steps:
+            return []
+        share = f"{self.steps / self.warmup:.0%} of {name}.lr"
+        return [f"{name}.warmup {self.warmup}: longer than the {self.steps} updates: the rate ends at {share}"]
 
 
 def check_batch(settings: Optimisation, processes: int, name: str = "train") -> int:

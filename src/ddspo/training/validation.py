@@ -76,6 +76,11 @@ class Validation:
                 f"most train.steps {steps}"
             )
 
+    def remarks(self, steps: int) -> list[str]:
+        """What is not wrong, but should be known."""
+        never = self.every > steps
+        return [f"validation.every {self.every}: never reached in {steps} updates"] if never else []
+
 
 @dataclass
 class Validator:
