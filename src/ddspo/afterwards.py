@@ -1,4 +1,4 @@
-"""Commands on what is there already: pairs, a run that is finished, and folders of images that anyone made."""
+"""Commands on what is there already: pairs, a finished run, one-file models, and images that anyone made."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -37,6 +37,28 @@ def pairs(path: Annotated[Path, typer.Argument(metavar="PATH", help="A run folde
             print(f"no pictures: {error}")
     if found.damaged:
         raise typer.Exit(1)
+
+
+def convert(
+    model: Annotated[str, typer.Argument(help="A .safetensors file; with --lora, also a folder or hub id.")],
+    folder: Annotated[Path, typer.Argument(help="Diffusers folder to write.")],
+    lora: Annotated[
+        list[str] | None, typer.Option(metavar="FILE[:SCALE]", help="LoRA to merge; may be given several times.")
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(help="Folder or hub id of the file's kind, for its configuration and parts that it lacks."),
+    ] = None,
+    dtype: Dtype = None,
+) -> None:
+    """A model in one file, or a model and LoRA files, to a diffusers folder, which model.path names."""
+    from ddspo import components
+    from ddspo.conversion import Origin, Precision, converted
+
+    quieten()
+    precision = components.construct(Precision, dtype, "--dtype") if dtype else None
+    converted(Origin(model, tuple(lora or ()), config), folder, precision)
+    print(folder)
 
 
 def export(run: RunPath, kind: Format, out: Out = None, dtype: Dtype = None) -> None:

@@ -1,5 +1,6 @@
 """Models on the hub: which commit a name means, and the folder that its files are kept in."""
 
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -74,6 +75,20 @@ def fetched(name: str, revision: str | None, file: str) -> Path | None:
         return Path(hf_hub_download(name, file, revision=found.commit, etag_timeout=SECONDS))
     except (HfHubHTTPError, OSError, OfflineModeIsEnabled):
         return None
+
+
+def fetched_parts(name: str, commit: str, parts: Iterable[str]) -> None:
+    """Fetch the weights of some parts of a model, and of no other, into the folder of its commit.
+
+    Raises:
+        InputError: The hub does not give them.
+    """
+    wanted = [f"{part}/*.safetensors*" for part in parts]
+    others = ["*.fp16*", "*.bf16*", "*.non_ema*"]
+    try:
+        snapshot_download(name, revision=commit, allow_patterns=wanted, ignore_patterns=others, etag_timeout=SECONDS)
+    except Exception as error:  # as in `snapshot`
+        raise hub_error(name, error) from None
 
 
 def hub_error(where: str, error: Exception) -> InputError:

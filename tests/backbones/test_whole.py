@@ -275,7 +275,7 @@ def test_a_denoiser_that_takes_an_image_or_a_mask(folder: Path, channels: int) -
     [
         (
             "/somewhere/model.safetensors",
-            "one file, and a diffusers folder is needed: make it with PIPELINE.from_single",
+            "one file, and a diffusers folder is needed: make it with `ddspo convert FILE FOLDER`",
         ),
         ("model.ckpt", "one file, and a diffusers folder is needed"),
         ("somebody/model.safetensors", "one file, and a diffusers folder is needed"),

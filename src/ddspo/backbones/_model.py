@@ -90,8 +90,7 @@ def look_up(model: Model) -> Found:
     where, folder = f"model.path {model.path}", local(model.path)
     if model.path.endswith(SINGLE) and (folder is None or "://" in model.path or not folder.is_dir()):
         raise InputError(
-            f"{where}: one file, and a diffusers folder is needed: make it with "
-            "PIPELINE.from_single_file(FILE).save_pretrained(FOLDER), PIPELINE being its class in diffusers"
+            f"{where}: one file, and a diffusers folder is needed: make it with `ddspo convert FILE FOLDER`"
         )
     if "://" in model.path.removeprefix(PACKAGE):
         raise InputError(f"{where}: give a diffusers folder on this machine, or a hub id as OWNER/NAME")
