@@ -71,7 +71,7 @@ def _arm(pairs: RunFolder, path: Path, fixed: Sequence[str], arm: str, steps: Se
     every = math.gcd(*steps)
     mechanics = [f"train.steps={steps[-1]}", f"train.checkpoint_every={every}", f"train.keep={steps[-1] // every}"]
     given = recipe.load(path, [*fixed, *arm.split(), *mechanics, f"name={name[-99:]}"])
-    _share(pairs, RunFolder(given.folder))
+    share(pairs, RunFolder(given.folder))
     flow = Workflow.start(given)
     flow.run(tuple(stage for stage in flow.recipe.stages if stage in ("pretrain", "train")))
     log = read_rows(flow.folder.log)
@@ -82,7 +82,7 @@ def _arm(pairs: RunFolder, path: Path, fixed: Sequence[str], arm: str, steps: Se
         yield {"steps": step} | found | {"health": health, "seconds": round(time.monotonic() - began)}
 
 
-def _share(pairs: RunFolder, run: RunFolder) -> None:
+def share(pairs: RunFolder, run: RunFolder) -> None:
     """The arm begins where the pairs are."""
     if not run.manifest.exists():
         run.path.mkdir(parents=True, exist_ok=True)

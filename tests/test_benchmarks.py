@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import pyarrow.parquet as pq
 import pytest
 
 from ddspo.downloads import Download
 from ddspo.files import write_rows
+from ddspo.rows import read_rows
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ("sd15-data-driven", "sdxl-training-free", "sana-training-free")
@@ -47,6 +49,55 @@ def test_pairs_a_minute(
     )
     assert found
     assert float(found[3]) == pytest.approx(int(found[1]) / int(found[2]), rel=0.02)
+
+
+@pytest.mark.parametrize("benchmark", ["cheap_pairs"], indirect=True)
+def test_a_row_of_an_arm_by_hand(benchmark: ModuleType) -> None:
+    """Two prompts, two seeds. Seed 1 gains 1 and 0 on them, a mean of .5; seed 2 gains 1 and .5, .75; together .625.
+
+    The prompts' means over the seeds are 1 and .25, so that samples of two prompts have means from .25 to 1. Images of
+    one prompt are told apart by their seeds: of equal number, they are compared with none but their own base.
+    """
+    gains = {1: {"a": 1.0, "b": 0.0}, 2: {"a": 1.0, "b": 0.5}}
+    found = []
+    for seed, gained in gains.items():
+        rows = [
+            {"model": model, "item": item, "index": 0, "group": "tag", "control": control, "value": value}
+            for item, gain in gained.items()
+            for model, value in (("base", seed / 10), ("aligned", seed / 10 + gain))
+            for control in (None, "swapped")
+        ]
+        rows = [row | ({"value": 9.0} if row["control"] else {}) for row in rows]
+        found.append(benchmark.Arm(seed, (1200, 34560), rows, [1.0, float(seed)]))
+    assert benchmark.row("steps=8", found) == (
+        "| steps=8 | 1,200 | 34,560 | +0.625 | +0.250 … +1.000 | +0.500 +0.750 | 1.00 → 1.50 |"
+    )
+
+
+@pytest.mark.parametrize("benchmark", ["cheap_pairs"], indirect=True)
+def test_arms_share_pairs_and_the_bases_images(
+    benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """4 pairs are 8 latents of 1 step under guidance, 16 forwards; an update of 4 pairs takes 3 + 3 x 2 for each: 36.
+
+    What is finished is not done again.
+    """
+    held_out = [row for row in read_rows(ROOT / "src/ddspo/scenes/data/evaluation.jsonl") if row["tag"] == "counting"]
+    write_rows(tmp_path / "held-out.jsonl", held_out[:2])
+    options = ["evaluate.scales=[3]", "evaluate.images=2", "evaluate.steps=1", "train.batch=4", "train.device_batch=4"]
+    references = pq.read_table(ROOT / "src/ddspo/scenes/data/references.parquet")
+    pq.write_table(references.slice(0, 8), tmp_path / "few.parquet")
+    options += [f"evaluate.references={tmp_path}/few.parquet"]
+    options += [f"evaluate.prompts={tmp_path}/held-out.jsonl", "sample.pairs=4", "sample.steps=1", "sample.batch=4"]
+    argv = ["cheap_pairs.py", str(ROOT / "recipes/scenes.yaml"), "--seeds", "1", "--out", str(tmp_path / "runs")]
+    monkeypatch.setattr(sys, "argv", [*argv, "--set", *options, "--arm", "train.steps=1", "train.steps=2"])
+    benchmark.main()
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| train")]
+    assert [line.split(" | ")[1:3] for line in told] == [["16", "36"], ["16", "72"]]
+    assert len(list((tmp_path / "runs").glob("pairs-*"))) == len(list((tmp_path / "runs").glob("base-*"))) == 1
+    monkeypatch.setattr(benchmark.Workflow, "start", lambda given: pytest.fail("it is finished"))
+    benchmark.main()
+    assert capsys.readouterr().out.splitlines()[-2:] == told
 
 
 @pytest.mark.parametrize("benchmark", ["memory"], indirect=True)

@@ -79,9 +79,11 @@ def test_work_by_hand(configurations: Path) -> None:
 
 
 def test_one_latent_for_both_branches(configurations: Path) -> None:
-    """A frozen and a policy forward less a pair: 12 x 2 and 12 x 1."""
-    work = counted(configurations, "draw.latents=winner").work
-    assert (work.frozen_forwards, work.policy_forwards) == (24, 12)
+    """A frozen and a policy forward less a pair, 12 x 2 and 12 x 1, and one sample: 6 x 10 forwards, half the disk."""
+    found, both = counted(configurations, "draw.latents=winner"), counted(configurations)
+    assert (found.work.frozen_forwards, found.work.policy_forwards) == (24, 12)
+    assert (found.work.samples, found.work.sample_forwards) == (6, 60)
+    assert 2 * found.disk.pairs_bytes == both.disk.pairs_bytes
 
 
 def test_texts_that_are_encoded_during_training_are_not_kept(configurations: Path) -> None:

@@ -216,7 +216,7 @@ def _check_training(given: Recipe, method: Method, processes: int) -> None:
     if not (given.evaluate and given.evaluate.validation):
         read_held_out(given)
     given.validation.check(given.train.steps)
-    method.check(given.train, degraded=given.has_degraded, states=given.states > 0)
+    method.check(given.train, degraded=given.has_degraded, states=given.states > 0, sides=given.sides)
 
 
 def _trainings(given: Recipe) -> dict[str, Optimisation]:

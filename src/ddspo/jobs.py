@@ -79,7 +79,8 @@ class Jobs:
     def _sample(self) -> None:
         given, backbone = self.recipe, self._backbone()
         self._say_too_long(backbone, some_rows(self.folder.prompts, LOOKED_AT), "prompts")
-        sample(self.folder, backbone, given.model, given.sample, given.seed, self.accelerator, self.progress)
+        how = (given.sample, given.seed, self.accelerator, self.progress, given.sides)
+        sample(self.folder, backbone, given.model, *how)
 
     def _import(self) -> None:
         given = self.recipe
@@ -109,7 +110,8 @@ class Jobs:
         """Who makes pairs on the way, silently: a line a round is enough."""
         given, silent = self.recipe, Progress(speaks=False)
         return PairMaker(
-            self.folder.prompts, backbone, given.model, given.sample, given.seed, self.accelerator, silent
+            *(self.folder.prompts, backbone, given.model, given.sample, given.seed, self.accelerator),
+            *(silent, given.sides),
         )
 
     def _validator(self, base: Backbone) -> Validator:

@@ -20,6 +20,7 @@ from ddspo.degradations.base import Degradation
 from ddspo.degradations.remove_words import RemoveWords
 from ddspo.errors import InputError, quoted, shortened
 from ddspo.judging.options import Evaluation
+from ddspo.maths.pair import Pair
 from ddspo.metrics.base import Metric
 from ddspo.objectives.base import Objective
 from ddspo.objectives.logistic import Logistic
@@ -102,6 +103,18 @@ class Recipe:
     def states(self) -> int:
         """States that are kept of each latent."""
         return 0 if self.dataset else self.sample.states
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """Of `win` and `lose` those that pairs have: what is looked at; a judge and pretraining look at both."""
+        both = self.sample.labels or self.dataset or self.pretrains
+        return Pair._fields if both else self.draw.sides
+
+    @property
+    def samples(self) -> int:
+        """Latents that are sampled for the pairs before training."""
+        labels = self.sample.labels
+        return 0 if self.dataset else self.sample.pairs * (labels.candidates if labels else len(self.sides))
 
     @property
     def pretrains(self) -> bool:

@@ -68,7 +68,7 @@ def cost(recipe: Recipe) -> Cost:
     with torch.device("meta"):
         condition = condition_shapes(backbone)
         work = count_work(recipe, backbone, forward_flops(backbone, condition))
-    latents = work.pairs * BRANCHES * torch.Size(backbone.latent_shape).numel() * HALF
+    latents = work.pairs * len(recipe.sides) * torch.Size(backbone.latent_shape).numel() * HALF
     read = 1 + (recipe.states if recipe.draw.states == "visited" else 0)
     others = others_bytes(backbone)
     beside, stay = sum(others.values()), Parts(0, others).beside(recipe.train.encode)

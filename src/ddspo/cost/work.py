@@ -27,7 +27,8 @@ class Work:
 
     pairs: Annotated[int, Doc("pairs, with labels or of a dataset at most")]
     samples: Annotated[
-        int, Doc("latents sampled, also for on_policy: 2 a pair, with labels as many as the candidates, 0 imported")
+        int,
+        Doc("latents sampled, also for on_policy: of a pair those that are looked at, or all candidates of a judge"),
     ]
     sample_forwards: Annotated[int, Doc("forwards of sampling: latents x evaluations of the sampler")]
     pretrain_forwards: Annotated[int, Doc("forwards of winner and loser while they are pretrained; as many backwards")]
@@ -56,10 +57,10 @@ def count_work(recipe: Recipe, backbone: Backbone, flops: int) -> Work:
     pretrain = BRANCHES * first.steps * first.batch if recipe.pretrains else 0
     pairs = _imported(recipe.dataset) if recipe.dataset else sampling.most
     every = pairs * (1 + recipe.rounds)
-    samples = 0 if recipe.dataset else sampling.samples * (1 + recipe.rounds)
+    samples = recipe.samples * (1 + recipe.rounds)
     with sampling_with(backbone, sampling.scheduler, sampling.scheduler_options):
         sample = samples * backbone.evaluations(*sampling.how(backbone))
-    spared = int(recipe.draw.latents == "winner")  # a single latent needs one prediction less of either kind
+    spared = int(recipe.draw.latents != "both")  # a single latent needs one prediction less of either kind
     frozen, policy = seen * (recipe.policy_pair.frozen_forwards - spared), seen * (BRANCHES - spared)
     texts = BRANCHES if recipe.has_degraded and recipe.policy_pair.reads_degraded else 1
     backward, first_backward = (2 + int(each.gradient_checkpointing) for each in (training, first))

@@ -72,6 +72,11 @@ class Pairs(ABC):
     def has_states(self) -> bool:
         """Whether the sampler's states come with each pair."""
 
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """Of `win` and `lose` those that there are; the only one stands for both."""
+        return Pair._fields
+
     @abstractmethod
     def take(self, rows: Sequence[int]) -> "PairData":
         """Some pairs, in the order of `rows`."""

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from ddspo.files import write_rows
-from ddspo.maths.pair import Pair, cat
 from ddspo.pairs.shards import MADE
 from ddspo.pairs.store import PairStore
 
@@ -21,11 +21,11 @@ Decode = Callable[[Tensor], Sequence[NDArray[np.uint8]]]
 
 
 class Shown(NamedTuple):
-    """A pair to look at: its prompt, the degraded one if there is any, and both images."""
+    """A pair to look at: its prompt, the degraded one if there is any, and the images of the sides that are kept."""
 
     prompt: str
     degraded: str | None
-    images: Pair[NDArray[np.uint8]]
+    images: dict[str, NDArray[np.uint8]]
 
 
 def preview(store: PairStore, folder: Path, decode: Decode, count: int = PREVIEWS) -> list[Shown]:
@@ -38,10 +38,12 @@ def preview(store: PairStore, folder: Path, decode: Decode, count: int = PREVIEW
     folder.mkdir(parents=True, exist_ok=True)
     rows, shown = [], []
     for number, place in enumerate(places):
-        images, row = Pair(*decode(cat(store.take([place]).latents).float())), store.row(place)
-        for side, image in images._asdict().items():
+        latents, row = store.take([place]).latents._asdict(), store.row(place)
+        decoded = decode(torch.cat([latents[side] for side in store.sides]).float())
+        images = dict(zip(store.sides, decoded, strict=True))
+        for side, image in images.items():
             Image.fromarray(image).save(folder / f"{number}-{side}.png")
         shown.append(Shown(row["prompt"], row.get("degraded"), images))
-        rows.append({"n": number} | {key: value for key, value in row.items() if key not in MADE})
+        rows.append({"n": number, "sides": [*images]} | {key: value for key, value in row.items() if key not in MADE})
     write_rows(folder / "pairs.jsonl", rows)
     return shown

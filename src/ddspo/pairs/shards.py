@@ -1,7 +1,8 @@
 """A shard: some pairs in a parquet file that says how they were made.
 
-Every row is {id, prompt, how it was made, more columns of the store's own, win, lose}; the latents are half precision
-numbers as bytes of one fixed length, and so are the K states of each that a store may keep.
+Every row is {id, prompt, how it was made, more columns of the store's own, win, lose}, or one of these two where
+nobody looks at the other; the latents are half precision numbers as bytes of one fixed length, and so are the K states
+of each that a store may keep.
 `datasets.load_dataset("parquet", data_files="pairs/*.parquet")` reads it.
 """
 
@@ -41,10 +42,10 @@ STATES = ("times", "win_states", "lose_states")
 """Columns of pairs that keep states which the sampler visited: K times, and K latents of either side."""
 
 
-def state_columns(count: int, shape: Sequence[int]) -> dict[str, pa.DataType]:
+def state_columns(count: int, shape: Sequence[int], sides: Sequence[str] = Pair._fields) -> dict[str, pa.DataType]:
     """The types of `STATES` for so many states of latents of one shape; no columns for none."""
     latents, time = pa.binary(count * prod(shape) * HALF.itemsize), pa.field("element", pa.float32())
-    return dict(zip(STATES, (pa.list_(time, count), latents, latents), strict=True)) if count else {}
+    return {"times": pa.list_(time, count)} | {f"{side}_states": latents for side in sides} if count else {}
 
 
 class Damaged(InputError):
@@ -67,11 +68,13 @@ class Origin:
             metadata of each shard, and those that `MADE` names into each row that says nothing else.
         shape: Of one latent: channels, height, width.
         columns: Columns beyond the common ones, for example `DEGRADED`.
+        sides: Of `win` and `lose` those that are kept.
     """
 
     made: Mapping[str, Any]
     shape: tuple[int, ...]
     columns: Mapping[str, pa.DataType] = field(default_factory=dict)
+    sides: tuple[str, ...] = Pair._fields
 
     @property
     def states(self) -> int:
@@ -81,16 +84,16 @@ class Origin:
     @property
     def numbers(self) -> dict[str, tuple[int, ...]]:
         """The columns that hold numbers in place of texts and plain values, and their shape in one row."""
-        kept, latents = self.states, dict.fromkeys(Pair._fields, self.shape)
-        states = ((kept,), (kept, *self.shape), (kept, *self.shape))
-        return latents | dict(zip(STATES, states, strict=True)) if kept else latents
+        kept, latents = self.states, dict.fromkeys(self.sides, self.shape)
+        states = {f"{side}_states": (kept, *self.shape) for side in self.sides}
+        return latents | {"times": (kept,)} | states if kept else latents
 
     @property
     def schema(self) -> pa.Schema:
         """Columns and metadata of every shard; a shard with another one is foreign."""
         latent = pa.binary(prod(self.shape) * HALF.itemsize)
         texts = {"id": pa.string(), "prompt": pa.string()}
-        columns = {**texts, **MADE, **self.columns, "win": latent, "lose": latent}
+        columns = {**texts, **MADE, **self.columns, **dict.fromkeys(self.sides, latent)}
         text = json.dumps({"format": FORMAT, "made": self.made, "shape": self.shape, "latents": HALF.name})
         return pa.schema(columns.items(), {"ddspo": text})
 
@@ -103,12 +106,13 @@ class Origin:
         """
         try:
             said = json.loads((schema.metadata or {})[b"ddspo"])
-            common = {"id", "prompt", *MADE, "win", "lose"}
+            common = {"id", "prompt", *MADE, *Pair._fields}
             extra = {each.name: each.type for each in schema if each.name not in common}
-            found = cls(said["made"], tuple(said["shape"]), extra)
+            sides = tuple(side for side in Pair._fields if side in schema.names)
+            found = cls(said["made"], tuple(said["shape"]), extra, sides)
             states = {name: kind for name, kind in extra.items() if name in STATES}
-            known = states == state_columns(found.states, found.shape)
-            if said["format"] == FORMAT and known and found.schema.equals(schema):
+            known = states == state_columns(found.states, found.shape, sides)
+            if sides and said["format"] == FORMAT and known and found.schema.equals(schema):
                 return found
         except (KeyError, TypeError, ValueError, AttributeError):
             pass
@@ -200,7 +204,8 @@ def check_origin(path: Path, found: Origin, wanted: Origin) -> None:
     """
     if not found.schema.equals(wanted.schema, check_metadata=True):
         ours, theirs = (
-            {**each.made, "shape": list(each.shape), "columns": list(each.columns)} for each in (wanted, found)
+            {**each.made, "shape": list(each.shape), "columns": list(each.columns), "draw.latents": list(each.sides)}
+            for each in (wanted, found)
         )
         where = ", ".join(sorted(differences(ours, theirs)))
         raise InputError(f"{path}: made with another {where}: choose another name=..., or use `ddspo sample --fresh`")

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ddspo import randomness
 from ddspo.errors import InputError
@@ -121,14 +122,19 @@ class PairStore(Pairs):
         """Whether each pair has a degraded prompt."""
         return "degraded" in self.origin.columns
 
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """Of `win` and `lose` those that are kept."""
+        return self.origin.sides
+
     def take(self, rows: Sequence[int]) -> PairData:
         """Some pairs, in the order of `rows`; shards that are not held are read, checked again, and held."""
         arrays = {name: self._empty(name, len(rows)) for name in self._numbers}
         texts = self._read_rows(rows, arrays)
         found = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        latents, states = Pair(found["win"], found["lose"]), None
+        latents, states = self._pair(found, ""), None
         if self.has_states:
-            states = States(found["times"], Pair(found["win_states"], found["lose_states"]))
+            states = States(found["times"], self._pair(found, "_states"))
         return PairData(*texts, latents, states)
 
     def texts_of(self, rows: Sequence[int]) -> Texts:
@@ -180,7 +186,12 @@ class PairStore(Pairs):
 
     @property
     def _numbers(self) -> list[str]:
-        return [*Pair._fields, *(STATES if self.has_states else ())]
+        return [name for name in self.origin.numbers if self.has_states or name not in STATES]
+
+    def _pair(self, found: Mapping[str, Tensor], end: str) -> Pair[Tensor]:
+        """Both sides, or twice the only one."""
+        sides = [found[f"{side}{end}"] for side in self.sides]
+        return Pair(sides[0], sides[-1])
 
     @cached_property
     def _starts(self) -> NDArray[np.int64]:

@@ -20,6 +20,7 @@ from ddspo.backbones._sampler import check_draws, sampling_with
 from ddspo.backbones.base import Backbone, Model
 from ddspo.errors import InputError
 from ddspo.judging.asking import asking
+from ddspo.maths.pair import Pair
 from ddspo.pairs.background import Behind, ahead
 from ddspo.pairs.layout import Layout, keep_layout, layout_of
 from ddspo.pairs.shards import DEGRADED, Origin, state_columns
@@ -38,7 +39,11 @@ LABELLED: dict[str, pa.DataType] = {
 
 @dataclass(frozen=True)
 class PairMaker:
-    """What pairs are made of, and how; the processes take turns, a shard each."""
+    """What pairs are made of, and how; the processes take turns, a shard each.
+
+    Attributes:
+        sides: Of `win` and `lose` those that are sampled; a judge needs both.
+    """
 
     prompts: Path
     backbone: Backbone
@@ -47,6 +52,7 @@ class PairMaker:
     seed: int
     accelerator: Accelerator
     progress: Progress
+    sides: tuple[str, ...] = Pair._fields
 
     def plan(self, number: int = 0) -> Plan:
         """The pairs of a round; each goes on where the one before ended."""
@@ -97,7 +103,7 @@ class PairMaker:
         """What makes the pairs of some rows; a judge stays loaded as long as it is at work."""
         backbone, settings = self.backbone, self.settings
         if not settings.labels:
-            yield lambda rows: generate(backbone, rows, settings)
+            yield lambda rows: generate(backbone, rows, settings, self.sides)
             return
         with asking(settings.labels.judge, self.accelerator.device) as judge:
             yield lambda rows: label(backbone, rows, settings, judge)
@@ -115,7 +121,8 @@ class PairMaker:
         made |= {"states": settings.states} if settings.states else {}
         made |= {"round": number} if number else {}
         columns = LABELLED if settings.labels else DEGRADED
-        return Origin(made, backbone.latent_shape, columns | state_columns(settings.states, backbone.latent_shape))
+        columns = columns | state_columns(settings.states, backbone.latent_shape, self.sides)
+        return Origin(made, backbone.latent_shape, columns, self.sides)
 
 
 def _yield(pairs: int, prompts: int, labels: Labels) -> str:

@@ -11,7 +11,6 @@ from ddspo.backbones._sampler import scheduler_of
 from ddspo.backbones._schedule import calls_of
 from ddspo.backbones.base import Backbone, Found
 from ddspo.errors import InputError
-from ddspo.maths.pair import Pair
 from ddspo.metrics.base import Metric
 from ddspo.pairs.layout import Layout
 
@@ -91,8 +90,3 @@ class Sampling:
     def most(self) -> int:
         """Pairs that there will be, with labels at most."""
         return self.pairs * (self.labels.pairs if self.labels else 1)
-
-    @property
-    def samples(self) -> int:
-        """Latents that are sampled for them."""
-        return self.pairs * (self.labels.candidates if self.labels else len(Pair._fields))

@@ -9,11 +9,14 @@ from torch import Tensor
 from ddspo import randomness
 from ddspo.backbones._visited import Visited, visiting
 from ddspo.backbones.base import Backbone
-from ddspo.maths.pair import Pair, split
+from ddspo.maths.pair import Pair
 from ddspo.metrics.base import Judge, Score
 from ddspo.pairs.data import States
 from ddspo.rows import Row
 from ddspo.sampling.options import Sampling
+
+PROMPTS = {"win": "prompt", "lose": "degraded"}
+"""What each side is sampled from."""
 
 
 class Made(NamedTuple):
@@ -24,21 +27,30 @@ class Made(NamedTuple):
     states: States | None
 
 
-def generate(backbone: Backbone, rows: Sequence[Row], settings: Sampling) -> Made:
-    """Both samples of each pair in one batch, from the same initial noise; `settings.batch` pairs at once."""
+def generate(backbone: Backbone, rows: Sequence[Row], settings: Sampling, sides: Sequence[str] = Pair._fields) -> Made:
+    """The samples of each pair in one batch, from the same initial noise; `settings.batch` pairs at once.
+
+    Of one side alone, that stands for both.
+    """
     batches = [rows[first : first + settings.batch] for first in range(0, len(rows), settings.batch)]
-    made = [_both(backbone, batch, settings) for batch in batches]
+    made = [_batch(backbone, batch, settings, sides) for batch in batches]
     latents = Pair(*(torch.cat(side) for side in zip(*(part.latents for part in made), strict=True)))
     states = States.cat([part.states for part in made if part.states])
     return Made(rows, latents, states)
 
 
-def _both(backbone: Backbone, rows: Sequence[Row], settings: Sampling) -> Made:
-    prompts = [row["prompt"] for row in rows] + [row["degraded"] for row in rows]
-    calls = calls_to_keep(backbone, rows, settings)
-    latents, visited = _sample(backbone, prompts, [row["seed"] for row in rows] * 2, calls.repeat(2, 1), settings)
-    states = States(split(visited.times).win, split(visited.states)) if settings.states else None
-    return Made(rows, split(latents), states)
+def _batch(backbone: Backbone, rows: Sequence[Row], settings: Sampling, sides: Sequence[str]) -> Made:
+    prompts = [row[PROMPTS[side]] for side in sides for row in rows]
+    seeds, calls = [row["seed"] for row in rows] * len(sides), calls_to_keep(backbone, rows, settings)
+    latents, visited = _sample(backbone, prompts, seeds, calls.repeat(len(sides), 1), settings)
+    states = States(visited.times[: len(rows)], _pair(visited.states, len(sides))) if settings.states else None
+    return Made(rows, _pair(latents, len(sides)), states)
+
+
+def _pair(rows: Tensor, sides: int) -> Pair[Tensor]:
+    """Rows of both sides, one after the other, or of one that stands for both."""
+    parts = rows.chunk(sides)
+    return Pair(parts[0], parts[-1])
 
 
 def label(backbone: Backbone, rows: Sequence[Row], settings: Sampling, judge: Judge) -> Made:

@@ -16,7 +16,6 @@ from numpy.typing import ArrayLike
 from ddspo.degradations.base import overlap
 from ddspo.errors import InputError, legible
 from ddspo.files import replace_atomically
-from ddspo.maths.pair import Pair
 from ddspo.pairs.preview import Decode, preview
 from ddspo.pairs.shards import MADE, Origin, numbers_of, read_shard
 from ddspo.pairs.store import PairStore, listed
@@ -87,8 +86,10 @@ class Findings:
                 kept[legible(row["kind"] or "unknown")].append(overlap(row["prompt"], row["degraded"]))
             for kind, shares in kept.items():
                 self.kept[kind].add(shares)
-        sides = Pair(*(numbers_of(table, side, origin).astype(np.float32) for side in Pair._fields))
-        for name, part in {**sides._asdict(), "difference": sides.win - sides.lose}.items():
+        parts = {side: numbers_of(table, side, origin).astype(np.float32) for side in origin.sides}
+        if len(parts) > 1:
+            parts["difference"] = parts["win"] - parts["lose"]
+        for name, part in parts.items():
             self.latents[name].add(np.sqrt(np.square(part).reshape(len(part), -1).mean(1)))
         if origin.states:
             self.times.add(numbers_of(table, "times", origin))
@@ -141,19 +142,24 @@ def inspect(path: Path) -> Findings:
 
 
 def contact_sheet(found: Findings, decode: Decode) -> Path:
-    """Some pairs on one sheet, winners above their losers under their prompts, beside the pictures themselves."""
+    """Some pairs on one sheet, winners above their losers under their prompts, beside the pictures themselves.
+
+    Where one side alone was sampled there is that.
+    """
     run = found.folder.parent if found.folder.name == "pairs" else found.folder
     folder = RunFolder(run).images / "pairs"
-    shown = preview(found.store(), folder, decode)
-    rows = -(-len(shown) // COLUMNS)
-    figure = Figure(figsize=(CELL * COLUMNS, 2.4 * CELL * rows), layout="constrained")
-    axes = figure.subplots(2 * rows, COLUMNS, squeeze=False)
+    store = found.store()
+    shown = preview(store, folder, decode)
+    rows = -(-len(shown) // COLUMNS) * len(store.sides)
+    figure = Figure(figsize=(CELL * COLUMNS, 1.2 * CELL * rows), layout="constrained")
+    axes = figure.subplots(rows, COLUMNS, squeeze=False)
     for each in axes.flat:
         each.set_axis_off()
     for number, pair in enumerate(shown):
         row, column = divmod(number, COLUMNS)
-        _show(axes[2 * row, column], pair.prompt, pair.images.win)
-        _show(axes[2 * row + 1, column], pair.degraded or "the same prompt", pair.images.lose)
+        texts = {"win": pair.prompt, "lose": pair.degraded or "the same prompt"}
+        for below, (side, image) in enumerate(pair.images.items()):
+            _show(axes[len(pair.images) * row + below, column], texts[side], image)
     sheet = folder / "sheet.png"
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # of prompts in any script

@@ -8,6 +8,7 @@ from accelerate import Accelerator
 
 from ddspo.agreement import alone
 from ddspo.backbones.base import Backbone, Model
+from ddspo.maths.pair import Pair
 from ddspo.pairs.preview import preview
 from ddspo.pairs.store import PairStore
 from ddspo.progress import Progress
@@ -24,11 +25,12 @@ def sample(
     seed: int,
     accelerator: Accelerator,
     progress: Progress,
+    sides: tuple[str, ...] = Pair._fields,
 ) -> None:
-    """Generate whatever is missing.
+    """Generate whatever is missing of both sides of each pair, or of the one that will be looked at.
 
     Raises:
         InputError: As `PairMaker.make` says.
     """
-    PairMaker(run.prompts, backbone, model, settings, seed, accelerator, progress).make(run.pairs)
+    PairMaker(run.prompts, backbone, model, settings, seed, accelerator, progress, sides).make(run.pairs)
     alone(lambda: preview(PairStore.open(run.pairs), run.images / "pairs", backbone.decode))

@@ -1,6 +1,6 @@
 """pairs/ -> checkpoints/, log.jsonl, aligned/: the policy, by the one training loop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -14,6 +14,7 @@ from ddspo.backbones._residence import rest
 from ddspo.backbones.base import Backbone
 from ddspo.errors import InputError
 from ddspo.files import replace_atomically
+from ddspo.maths.pair import Pair
 from ddspo.objectives.base import Objective
 from ddspo.pairs.data import Pairs
 from ddspo.policy_pairs.base import PolicyPair
@@ -49,17 +50,21 @@ class Method:
     validator: Callable[[Backbone], Validator] | None = None
     remaking: Remaking | None = None
 
-    def check(self, settings: Optimisation, *, degraded: bool, states: bool) -> None:
+    def check(
+        self, settings: Optimisation, *, degraded: bool, states: bool, sides: Sequence[str] = Pair._fields
+    ) -> None:
         """Refuse what cannot work together.
 
         Args:
             settings: How it is trained.
             degraded: Whether the pairs have degraded prompts.
             states: Whether they hold states that the sampler visited.
+            sides: Of `win` and `lose` those that they hold.
 
         Raises:
             InputError: The policy pair reads degraded prompts and there are none, visited states are to be drawn and
-                there are none, or the reference would never move, or no pairs be made anew.
+                there are none, latents are that were not sampled, the reference would never move, or no pairs be made
+                anew.
         """
         if self.policy_pair.reads_degraded and not degraded:
             raise InputError(
@@ -70,6 +75,12 @@ class Method:
             raise InputError(
                 "draw.states: visited: no states are kept of the pairs: set sample.states to how many are to be, or "
                 "use renoised, as with any imported dataset"
+            )
+        missing = ["winners" if side == "win" else "losers" for side in self.drawing.sides if side not in sides]
+        if missing:
+            raise InputError(
+                f"draw.latents: {self.drawing.latents}: the pairs hold no {' and no '.join(missing)}: make them anew "
+                "(`ddspo sample --fresh`), or leave it at what they were made for"
             )
         fault = self.reference.check(settings.steps)
         if fault:
@@ -89,7 +100,7 @@ def train(
     progress: Progress,
 ) -> None:
     """Train and write `aligned/`; a run that was interrupted goes on from its newest checkpoint."""
-    method.check(settings, degraded=data.has_degraded, states=data.has_states)
+    method.check(settings, degraded=data.has_degraded, states=data.has_states, sides=data.sides)
     check_drawing(method.drawing, method.policy_pair, data.each_prompt())
     agree(lambda: data.verify(backbone.latent_shape, accelerator.process_index, accelerator.num_processes))
     backbone.to(accelerator.device)

@@ -112,9 +112,10 @@ class Batches:
         return self._known[shards]
 
     def _sides(self, latents: Pair[Tensor], device: torch.device) -> Pair[Tensor]:
-        """Both in single precision on a device, or the winner twice."""
-        win = latents.win.float().to(device)
-        return Pair(win, latents.lose.float().to(device) if self.drawing.latents == "both" else win)
+        """Those that are looked at, in single precision on a device: both, or one of them twice."""
+        every = latents._asdict()
+        sides = [every[side].float().to(device) for side in self.drawing.sides]
+        return Pair(sides[0], sides[-1])
 
     def _visited(self, some: PairData, t: Tensor) -> tuple[Tensor, Pair[Tensor]]:
         """Of the kept states of each pair those nearest to its time, with their own times."""

@@ -34,8 +34,8 @@ class Drawing:
         Doc("x_t: a latent with noise, or of the states that its sampler visited (sample.states) the nearest in time"),
     ] = "renoised"
     latents: Annotated[
-        Literal["both", "winner"],
-        Doc("winner: both branches look at the winning latent, at half of the policy's cost; u is then linear in d"),
+        Literal["both", "winner", "loser"],
+        Doc("winner, loser: both branches look at that one, which alone is sampled; u is then linear in d"),
     ] = "both"
     other_prompts: Annotated[
         Schedule, Doc("probability by time that a pair's prompts are those of another pair (random conditioning)")
@@ -48,8 +48,13 @@ class Drawing:
         float,
         Ge(0),
         Le(1e9),
-        Doc("loss of a unit of |d|^2, mean of both branches; with latents: winner, beta / 2 keeps |d| below the gap"),
+        Doc("loss of a unit of |d|^2, mean of both branches; with one latent, beta / 2 keeps |d| below the gap"),
     ] = 0.0
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """Of `win` and `lose` those that are looked at."""
+        return {"winner": ("win",), "loser": ("lose",)}.get(self.latents, Pair._fields)
 
     @property
     def changes_prompts(self) -> bool:
@@ -65,8 +70,8 @@ def check_drawing(drawing: Drawing, policy_pair: PolicyPair, prompts: Iterable[s
     """Refuse options that contradict one another.
 
     Raises:
-        InputError: The weight is zero everywhere, a probability exceeds 1, there is no other prompt, winner-only
-            latents or visited states come with independent noise, or the policy pair's targets do not allow other
+        InputError: The weight is zero everywhere, a probability exceeds 1, there is no other prompt, a single
+            latent or visited states come with independent noise, or the policy pair's targets do not allow other
             prompts, a single latent or such states.
     """
     if not drawing.weight(torch.linspace(0, 1, 101)).max() > 0:
@@ -76,7 +81,7 @@ def check_drawing(drawing: Drawing, policy_pair: PolicyPair, prompts: Iterable[s
         raise InputError(f"draw.other_prompts: a probability of {most:g}: give a schedule within 0 and 1")
     if drawing.changes_prompts and not _differ(prompts):
         raise InputError("draw.other_prompts: there is one prompt only: give more prompts, or leave the key out")
-    if drawing.latents == "winner" and drawing.noise == "independent":
+    if drawing.latents != "both" and drawing.noise == "independent":
         raise InputError("draw.noise: independent noise needs two latents: use latents: both, or noise: shared")
     if drawing.states == "visited" and drawing.noise == "independent":
         raise InputError("draw.noise: visited states hold their own noise: leave it out, or use states: renoised")
@@ -86,7 +91,7 @@ def check_drawing(drawing: Drawing, policy_pair: PolicyPair, prompts: Iterable[s
             raise InputError(
                 f"draw.other_prompts: {name} knows the noise of a latent, and nothing of another prompt: leave it out"
             )
-        if drawing.latents == "winner":
+        if drawing.latents != "both":
             raise InputError(f"draw.latents: with {name} a single latent has a single target, and u = 0: use both")
         if drawing.states == "visited":
             raise InputError(
