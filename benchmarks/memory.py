@@ -25,7 +25,7 @@ from ddspo.policy_pairs.base import PolicyPair
 from ddspo.prompts.source import Source
 from ddspo.recipe import Recipe, load
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = Path(__file__).parents[1] / "recipes/paper"
 ARCHITECTURES = {
     "sd14": "sd15",
     "sd35": "sd35-medium",

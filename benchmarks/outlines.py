@@ -1,7 +1,7 @@
 """Real models without their weights: `architectures/*.json` as diffusers folders that `--cost` and benchmarks read.
 
     python benchmarks/outlines.py sdxl /tmp/sdxl
-    ddspo show recipes/sdxl-training-free.yaml model.path=/tmp/sdxl --cost
+    ddspo show recipes/paper/sdxl-training-free.yaml model.path=/tmp/sdxl --cost
 
 The configurations are those that the models were published with. Tokenizers are the tiny ones of the tests, padded to
 the length of the real ones: they give conditions of the right shape, and no meaningful ones.

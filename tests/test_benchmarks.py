@@ -119,5 +119,5 @@ def test_recipes_say_what_they_need(
     rows = [{"prompt": f"a photo of thing {number}", "tag": "single_object"} for number in range(553)]
     write_rows(tmp_path / "geneval.jsonl", rows)
     monkeypatch.setattr(Download, "path", lambda self: tmp_path / "geneval.jsonl")
-    path = ROOT / "recipes" / f"{name}.yaml"
+    path = ROOT / "recipes/paper" / f"{name}.yaml"
     assert benchmark.needs(path) in path.read_text(encoding="utf-8").splitlines()

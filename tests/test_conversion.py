@@ -14,7 +14,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from benchmarks import outlines
-from ddspo import components, conversion
+from ddspo import components, conversion, origins
 from ddspo.backbones import _original
 from ddspo.backbones._outline import outline
 from ddspo.backbones.base import Backbone, Model
@@ -225,15 +225,19 @@ def test_a_lora_that_is_none(models: Path, tmp_path: Path, given: str, message: 
         configured(Origin(str(models / "sd"), (str(models / given),)), tmp_path / "new")
 
 
-def test_what_was_made_is_kept_and_what_changed_is_made_anew(models: Path, tmp_path: Path) -> None:
+def test_what_was_made_is_kept_and_what_changed_is_made_anew(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = Path(shutil.copy(models / "sd.safetensors", tmp_path))
     origin, folder = Origin(str(file), config=str(models / "sd")), tmp_path / "new"
     configured(origin, folder)
     assert not list(folder.rglob("*.safetensors"))
     converted(origin, folder)
     made = (folder / "unet" / "config.json").stat().st_ino
+    monkeypatch.setattr(origins, "outline", None)  # nothing is built to see that nothing changed
     converted(origin, folder)
     configured(origin, folder)
+    monkeypatch.undo()
     assert (folder / "unet" / "config.json").stat().st_ino == made
     weights = load_file(file)
     save_file({name: value + 1 for name, value in weights.items()}, file)
@@ -315,7 +319,7 @@ def test_what_is_wrong_with_a_file_is_one_line(models: Path, tmp_path: Path) -> 
     weights, wide = load_file(models / "sd.safetensors"), torch.zeros(1, 1024)
     cases: list[tuple[dict[str, Tensor], str, str]] = [
         ({"blocks.0.weight": torch.zeros(1)}, "", "no text-to-image model that is known by the names of its weights"),
-        (weights, "", "stable-diffusion-v1-5/stable-diffusion-v1-5: no such folder here, and the hub did not answer"),
+        (weights, "", "its configuration is that of stable-diffusion-v1-5/stable-diffusion-v1-5: no such folder here"),
         (weights, str(models / "sdxl"), "unet: not of this family"),
         (weights, str(tmp_path / "none" / "x"), "--config "),
         ({key: value for key, value in weights.items() if "out.2" not in key}, str(models / "sd"), "missing or of an"),

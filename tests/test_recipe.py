@@ -17,7 +17,7 @@ from ddspo.timesteps.logit_normal import LogitNormal
 from ddspo.timesteps.uniform import Uniform
 from ddspo.training.drawing import Drawing
 
-RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+RECIPES = sorted((Path(__file__).parents[1] / "recipes").rglob("*.yaml"))
 SCENES = Path(__file__).parents[1] / "recipes/scenes.yaml"
 
 

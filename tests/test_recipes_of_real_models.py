@@ -23,8 +23,8 @@ from ddspo.recipe import Recipe, load
 from ddspo.rows import read_rows
 from ddspo.workflow import Workflow
 
-FOLDER = Path(__file__).parents[1] / "recipes"
-RECIPES = sorted(path for path in FOLDER.glob("*.yaml") if not path.stem.startswith("scenes"))
+FOLDER = Path(__file__).parents[1] / "recipes/paper"
+RECIPES = sorted(FOLDER.glob("*.yaml"))
 BACKBONES = {"sd14": "sd", "sd15": "sd", "sd35": "sd3"}
 """Of recipes whose first word is no backbone's name."""
 SMALL = [

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from ddspo.backbones._model import read_object
 from ddspo.backbones._original import Precision as Precision
 from ddspo.backbones.base import DTYPES
 from ddspo.errors import InputError
-from ddspo.files import replacing, write_json
+from ddspo.files import remove, replacing, tidy_beside, write_json
 from ddspo.hub import FILES
 from ddspo.origins import Origin as Origin
 from ddspo.origins import Source, networks
@@ -39,6 +38,7 @@ def configured(origin: Origin, folder: Path) -> None:
     source = Source.of(origin)
     if _note(folder).get("origin") == _asked(origin):
         return
+    source.check()
     with replacing(folder) as partial:
         _write_configs(source, partial)
         write_json(partial / NOTE, {"origin": _asked(origin)})
@@ -60,14 +60,16 @@ def converted(origin: Origin, folder: Path, dtype: Precision | None = None) -> N
     note = {"origin": _asked(origin), "dtype": kept, "digests": source.digests()}
     if _note(folder) == note:
         return
+    source.check()
     source.fetch()
+    tidy_beside(folder)
     _check_room(source, folder, kept)
     with replacing(folder) as partial:
         if not source.loras:
             _write_whole(source, partial, kept)
         else:
-            with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:
-                _write_merged(source, Path(name), partial, kept)
+            _write_merged(source, partial / ".before", partial, kept)
+            remove(partial / ".before")
         write_json(partial / NOTE, note)
 
 
@@ -154,6 +156,6 @@ def _write_merged(source: Source, base: Path, folder: Path, dtype: Precision) ->
         _write_whole(source, base, dtype)
         model = dataclasses.replace(model, path=str(base))
     backbone = type(source.outline).load(model)
-    for lora, parts in source.loras:
+    for lora, parts in zip(source.loras, source.changed, strict=True):
         merge(backbone, lora, parts)
     backbone.save(folder)

@@ -1,20 +1,22 @@
 """What a folder is made from: a single file, its configuration, LoRA files; looked at, and no weights read."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from ddspo.backbones import _original
-from ddspo.backbones._folder import weights_of
+from ddspo.backbones._folder import files_of, weights_of
 from ddspo.backbones._identity import identity
 from ddspo.backbones._lora_files import LoraFile, check_lora
 from ddspo.backbones._model import SINGLE, Found, Model, look_up
 from ddspo.backbones._outline import outline
 from ddspo.backbones.base import DTYPES, Backbone
 from ddspo.components import backbone_of
-from ddspo.digests import digest_of
+from ddspo.digests import digest_of, files_identity
 from ddspo.errors import InputError, quoted
 from ddspo.hub import fetched_parts
 from ddspo.places import local
@@ -41,56 +43,86 @@ def is_single(place: str) -> bool:
     return place.endswith(SINGLE) and (folder is None or not folder.is_dir())
 
 
-class Source(NamedTuple):
-    """What is there to make a folder from, looked at, of which no weights are read."""
+@dataclass(frozen=True)
+class Source:
+    """What is there to make a folder from, of which no weights are read.
+
+    Attributes:
+        origin: What was asked for.
+        file: The single file, if it is one.
+        header: Of that file.
+        config: The model whose configuration it has.
+        found: Its files.
+        loras: In the order in which they are merged.
+    """
 
     origin: Origin
     file: Path | None
     header: _original.Header
     config: Model
     found: Found
-    outline: Backbone
-    """The model with its networks on "meta"."""
-    names: dict[str, list[str]]
-    """The file's names of each part that it holds."""
-    loras: list[tuple[LoraFile, list[str]]]
+    loras: tuple[LoraFile, ...]
 
     @classmethod
     def of(cls, origin: Origin) -> "Source":
-        """Look at everything."""
-        loras = [LoraFile.of(each) for each in origin.loras]
+        """Find everything; whether it fits together, `changed` and `names` say."""
+        loras = tuple(LoraFile.of(each) for each in origin.loras)
         file = _file(origin) if is_single(origin.place) else None
-        if not file and (origin.config or not loras):
-            fault = "--config is for a single file" if origin.config else "a folder already, and no --lora to merge"
-            raise InputError(f"{origin.place}: {fault}: leave it out" if origin.config else f"{origin.place}: {fault}")
+        if not file and origin.config:
+            raise InputError(f"{origin.place}: a folder has its own configuration: leave --config out")
+        if not file and not loras:
+            raise InputError(f"{origin.place}: a folder already, and no --lora to merge")
         header = _original.header(file) if file else _original.Header({}, "fp32")
-        weights = header.weights
-        config = Model(path=_config(origin, weights) if file else origin.place)
-        found, backbone = _look_up(origin, config, file)
-        names = _check_names(origin, backbone, weights) if file else {}
-        changed = [(lora, check_lora(backbone, lora)) for lora in loras]
-        source = cls(origin, file, header, config, found, backbone, names, changed)
-        source.check_absent()
-        return source
+        config = Model(path=_config(origin, header.weights) if file else origin.place)
+        with _telling(origin):
+            return cls(origin, file, header, config, look_up(config), loras)
+
+    @cached_property
+    def outline(self) -> Backbone:
+        """The model with its networks on "meta"."""
+        with _telling(self.origin):
+            return outline(backbone_of(self.config), self.config)
+
+    @cached_property
+    def names(self) -> dict[str, list[str]]:
+        """The file's names of each part that it holds, which are all of it."""
+        return _check_names(self.origin, self.outline, self.header.weights) if self.file else {}
+
+    @cached_property
+    def changed(self) -> list[list[str]]:
+        """Parts that each LoRA changes, of which every layer is there."""
+        return [check_lora(self.outline, lora) for lora in self.loras]
 
     @property
     def absent(self) -> list[str]:
         """Parts whose weights are the configuration's own."""
         return [name for name in networks(self.outline) if name not in self.names] if self.file else []
 
-    def check_absent(self) -> None:
-        """Whether they can be had."""
+    def check(self) -> None:
+        """Whether everything fits together, and what is absent can be had.
+
+        Raises:
+            InputError: A name, a size or a part is wrong.
+        """
         for part in () if self.found.online else self.absent:
             if not weights_of(self.found.folder / part, None):
                 raise InputError(
                     f"{self.origin.place}: it holds no {part}, and {self.config.path} has no weights of it: "
                     "give --config a whole folder of the same family, or a hub id"
                 )
+        assert len(self.changed) == len(self.loras)
 
     def digests(self) -> list[str]:
-        """Of every file that goes in, whatever it is called."""
-        base = [digest_of(self.file)] if self.file else [identity(self.config)]
-        return [*base, *(digest_of(lora.path) for lora, _ in self.loras), self.found.commit or ""]
+        """Of every file that may go in, whatever it is called."""
+        base = [digest_of(self.file), self._config_digest()] if self.file else [identity(self.config)]
+        return [*base, *(digest_of(lora.path) for lora in self.loras)]
+
+    def _config_digest(self) -> str:
+        if self.found.commit:
+            return self.found.commit
+        trained = self.found.folder / backbone_of(self.config).denoiser_name
+        files = [each for each in files_of(self.found, None) if each.parent != trained or each.suffix == ".json"]
+        return files_identity(self.found.folder, [path for path in files if path.is_file()])
 
     def fetch(self) -> None:
         """What of the hub is still missing."""
@@ -139,20 +171,17 @@ def _config(origin: Origin, weights: dict[str, Tensor]) -> str:
     return _original.usual_config(kind)
 
 
-def _look_up(origin: Origin, config: Model, file: Path | None) -> tuple[Found, Backbone]:
-    """The model of the configuration, without weights."""
+@contextmanager
+def _telling(origin: Origin) -> Iterator[None]:
+    """What is wrong with a file's configuration is told of the file."""
     try:
-        found = look_up(config)
-        return found, outline(backbone_of(config), config)
+        yield
     except InputError as error:
-        if file is None:
+        if not is_single(origin.place):
             raise
         said = str(error).removeprefix("model.path ")
-        raise InputError(
-            f"{said}: the configuration of {origin.place} is read from there: --config FOLDER gives another"
-            if origin.config is None
-            else f"--config {said}"
-        ) from None
+        usual = f"{origin.place}: its configuration is that of {said}, which --config may name"
+        raise InputError(f"--config {said}" if origin.config else usual) from None
 
 
 def _check_names(origin: Origin, backbone: Backbone, weights: dict[str, Tensor]) -> dict[str, list[str]]:
