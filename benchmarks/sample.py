@@ -77,7 +77,7 @@ def loop(backbone: Backbone, run: RunFolder, settings: Sampling, out: Path) -> N
         noise = randomness.normal(range(first, first + len(part)), backbone.latent_shape).to(backbone.device)
         latents = backbone.pipeline(
             prompts,
-            latents=backbone.pack(torch.cat([noise, noise]).to(next(backbone.denoiser.parameters()).dtype)),
+            latents=backbone.pack(torch.cat([noise, noise]).to(backbone.compute_dtype)),
             num_inference_steps=settings.steps,
             guidance_scale=settings.guidance,
             output_type="latent",

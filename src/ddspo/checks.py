@@ -216,12 +216,28 @@ def _check_training(given: Recipe, method: Method, processes: int) -> None:
     if not (given.evaluate and given.evaluate.validation):
         read_held_out(given)
     given.validation.check(given.train.steps)
+    _check_memory_options(given, processes)
     method.check(given.train, degraded=given.has_degraded, states=given.states > 0, sides=given.sides)
 
 
 def _trainings(given: Recipe) -> dict[str, Optimisation]:
     """How anything is trained, by its name in the recipe."""
     return {"train": given.train} | ({"pretrain.train": given.pretrain.train} if given.pretrains else {})
+
+
+def _check_memory_options(given: Recipe, processes: int) -> None:
+    """Whether what is trained can be trained beside weights that are rounded, or that are not always there."""
+    model = given.model
+    for name, train in _trainings(given).items():
+        adaptation = given.adaptation if name == "train" else given.pretrain.adaptation
+        if adaptation.saves_pipeline and (model.quantize or model.offload):
+            option = "model.quantize rounds" if model.quantize else "model.offload moves"
+            raise InputError(f"{name}: {components.name_of(adaptation)} trains weights that {option}: use lora")
+        if model.offload and not train.gradient_checkpointing:
+            line = f"training would keep all weights on the accelerator: set {name}.gradient_checkpointing=true"
+            raise InputError(f"model.offload: {line}")
+    if model.offload and processes > 1:
+        raise InputError(f"model.offload: {processes} processes, and it works in one alone: leave it out")
 
 
 def _check_prompts(given: Recipe, degraded: Path | None) -> _Prompts:

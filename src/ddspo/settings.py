@@ -15,7 +15,7 @@ from ddspo.rows import Row, differences
 
 _TRAINING = ("device_batch", "gradient_checkpointing", "checkpoint_every", "keep", "guards", "encode", "window")
 MECHANICAL: dict[str, tuple[str, ...]] = {
-    "model": ("hub_id",),
+    "model": ("hub_id", "offload"),
     "sample": ("batch",),
     "dataset": ("batch",),
     "train": _TRAINING,

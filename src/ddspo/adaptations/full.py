@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ddspo.adaptations.base import Adaptation, Attached, Behaviour
 from ddspo.backbones.base import Backbone
+from ddspo.errors import InputError
 from ddspo.maths.pair import Pair
 
 
@@ -21,11 +22,13 @@ class Full(Adaptation):
 
     def attach(self, backbone: Backbone, seed: int) -> Attached:
         """Copy the reference, then train everything."""
+        _check(backbone)
         reference = copy.deepcopy(backbone.denoiser).requires_grad_(False).eval()
         return Attached(_trainable(backbone.denoiser), Behaviour(reference))
 
     def fork(self, backbone: Backbone, seeds: Pair[int]) -> Pair[Behaviour]:
         """The denoiser itself and one copy."""
+        _check(backbone)
         win = _trainable(backbone.denoiser)
         return Pair(win, Behaviour(copy.deepcopy(win.network)))
 
@@ -63,6 +66,13 @@ class Full(Adaptation):
         """Take the denoiser of the saved folder."""
         own: Any = backbone.denoiser
         _use(backbone, _read(backbone, folder, own.dtype))
+
+
+def _check(backbone: Backbone) -> None:
+    if backbone.quantized or backbone.offload:
+        raise InputError(
+            "adaptation full: it trains the weights that model.quantize rounds and model.offload moves: use lora"
+        )
 
 
 def _trainable(network: nn.Module) -> Behaviour:

@@ -136,7 +136,7 @@ class LoRA(Adaptation):
             parameter.requires_grad_(flag)
         behaviour = Behaviour(network, name)
         for parameter in self.parameters(behaviour):
-            parameter.data = parameter.data.float()
+            parameter.data = parameter.data.to(backbone.device, torch.float32)
             parameter.requires_grad_(True)
         return behaviour
 

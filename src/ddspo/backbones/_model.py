@@ -23,6 +23,9 @@ OTHER_TASKS = ("Img2ImgPipeline", "InpaintPipeline")
 """Ends of the names of pipelines that change an image."""
 
 
+Quantization = Literal["int8", "nf4", "fp8"]
+
+
 @dataclass(frozen=True)
 class Model:
     """Where a diffusers pipeline comes from, and how it is read."""
@@ -34,6 +37,13 @@ class Model:
     dtype: Annotated[
         Literal["fp32", "bf16", "fp16"], Doc("precision of frozen weights and of autocast in training")
     ] = "fp32"
+    quantize: Annotated[
+        Quantization | None,
+        Doc("what the frozen weights of the denoiser's blocks are rounded to; null: kept in model.dtype"),
+    ] = None
+    offload: Annotated[
+        bool, Doc("whether those weights wait in main memory and come to the accelerator layer by layer")
+    ] = False
     resolution: Annotated[
         Annotated[int, Gt(0), Le(16_384)] | None,
         Doc("side of the square images in pixels; null: what the model was made for"),

@@ -11,6 +11,7 @@ from diffusers import ModelMixin
 from transformers import PreTrainedModel
 
 from ddspo.backbones._folder import class_of, left_out, parts_of
+from ddspo.backbones._quantize import quantize
 from ddspo.backbones.base import DTYPES, Backbone, Model
 
 
@@ -20,7 +21,7 @@ def outline(cls: type[Backbone], model: Model, device: str = "meta", *, reads: b
     Args:
         cls: What reads the model.
         model: The model.
-        device: Where its networks are.
+        device: Where its networks are; on "meta" they are not quantised, because nothing is there to be rounded.
         reads: Whether it has its text encoders, which are most of what there is to build.
 
     Raises:
@@ -33,6 +34,8 @@ def outline(cls: type[Backbone], model: Model, device: str = "meta", *, reads: b
     mute = [] if reads else [name for name in parts if name.startswith("text_encoder")]
     with _default_dtype(DTYPES[model.dtype]):
         built = {name: _part(found.folder / name, part, device) for name, part in parts.items() if name not in mute}
+    if model.quantize and device != "meta":
+        quantize(built[cls.denoiser_name], model.quantize)
     return cls.of(kind(**plain | dict.fromkeys(mute) | built | left_out(found, kind)), model)
 
 

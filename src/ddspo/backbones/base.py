@@ -2,21 +2,25 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from accelerate import PartialState
 from torch import Tensor, nn
 
 from ddspo import randomness
 from ddspo.backbones._autoencoder import Autoencoder, Resize
+from ddspo.backbones._denoiser import WithDenoiser
 from ddspo.backbones._folder import check_channels, check_parts, check_weights, networks_of
 from ddspo.backbones._loading import load_pipeline
 from ddspo.backbones._model import Found as Found
 from ddspo.backbones._model import Model as Model
 from ddspo.backbones._model import look_up as look_up
+from ddspo.backbones._offload import apart, serve
+from ddspo.backbones._quantize import check_quantization, compute_dtype, quantize
 from ddspo.backbones._readers import Cut, Reader, readers_of
 from ddspo.backbones._schedule import calls_of, noise_path, own_scheduler
 from ddspo.conditions import Condition
@@ -29,11 +33,10 @@ if TYPE_CHECKING:
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class Backbone(ABC):
+class Backbone(WithDenoiser, ABC):
     """One family of pipelines. Subclasses say how a prompt is read and how a tiny one is made."""
 
     pipeline_class: "ClassVar[type[DiffusionPipeline]]"
-    denoiser_name: ClassVar[str]
     lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
     """Modules that LoRA adapts where a recipe names none."""
     guidance: ClassVar[float]
@@ -56,12 +59,14 @@ class Backbone(ABC):
         resolution: int | None = None,
         max_length: int | None = None,
         distilled_guidance: float | None = None,
+        offload: bool = False,
     ) -> None:
         self.pipeline = pipeline
         pipeline.set_progress_bar_config(disable=True)
         self.resolution = resolution
         self.max_length = max_length or self.long_text
         self.distilled_guidance = distilled_guidance
+        self.offload = offload
         name = type(pipeline).__name__
         if max_length and not self.long_text:
             raise InputError(f"model.max_length {max_length}: a {name} has neither T5 nor Gemma: leave it out")
@@ -69,6 +74,8 @@ class Backbone(ABC):
             raise InputError(f"model.distilled_guidance: this {name} has no guidance input: leave it out")
         if resolution and resolution % self._multiple:
             raise InputError(f"model.resolution {resolution}: give a multiple of {self._multiple} to a {name}")
+        if offload:
+            serve(self.denoiser)
 
     @classmethod
     def load(cls, model: Model) -> Self:
@@ -82,6 +89,8 @@ class Backbone(ABC):
         pipeline: Any = load_pipeline(cls.pipeline_class, found, model, cls.dtypes(DTYPES[model.dtype]))
         if pipeline.vae.dtype == torch.float16 and pipeline.vae.config.get("force_upcast"):
             pipeline.vae.to(torch.float32)  # its activations overflow; diffusers' pipelines cast it at every decoding
+        if model.quantize:
+            quantize(getattr(pipeline, cls.denoiser_name), model.quantize)
         return cls.of(pipeline, model)
 
     @classmethod
@@ -93,7 +102,8 @@ class Backbone(ABC):
             weights: Whether they are to be loaded later, so that their files must be there.
 
         Raises:
-            InputError: There is no such model, it cannot be reached, it is of another class or not whole.
+            InputError: There is no such model, it cannot be reached, it is of another class or not whole, or it
+                cannot be quantised here.
         """
         found, kind = look_up(model), cls.pipeline_class
         if found.pipeline_class != kind.__name__:
@@ -104,6 +114,8 @@ class Backbone(ABC):
         check_parts(found, kind, cls.may_lack)
         check_channels(found, cls.denoiser_name, cls.patch)
         own_scheduler(found)
+        if weights and model.quantize:
+            check_quantization(model.quantize, PartialState().device)
         if weights and not found.online:
             check_weights(found, model, networks_of(found, kind))
         return found
@@ -120,6 +132,7 @@ class Backbone(ABC):
             resolution=model.resolution,
             max_length=model.max_length,
             distilled_guidance=model.distilled_guidance,
+            offload=model.offload,
         )
         assert backbone.path
         return backbone
@@ -144,7 +157,7 @@ class Backbone(ABC):
 
     def predict(self, denoiser: nn.Module, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """The prediction of `denoiser` (this backbone's, wrapped, copied or adapted) for [N, *latent_shape], [N]."""
-        dtype = next(denoiser.parameters()).dtype
+        dtype = compute_dtype(denoiser)
         cast = {name: rows.to(dtype) if rows.is_floating_point() else rows for name, rows in condition.items()}
         return self.forward(denoiser, x_t.to(dtype), t, cast)
 
@@ -160,21 +173,6 @@ class Backbone(ABC):
     def usual(self) -> tuple[int, float]:
         """Sampler steps and guidance scale that the model is usually sampled with."""
         return self.steps, self.guidance
-
-    @property
-    def denoiser(self) -> nn.Module:
-        """The network that predicts."""
-        return getattr(self.pipeline, self.denoiser_name)
-
-    @property
-    def config(self) -> Any:
-        """The denoiser's configuration."""
-        return self.denoiser.config
-
-    @property
-    def device(self) -> torch.device:
-        """Where the denoiser is."""
-        return next(self.denoiser.parameters()).device
 
     @property
     def path(self) -> NoisePath:
@@ -201,14 +199,15 @@ class Backbone(ABC):
         return {"height": height * scale, "width": width * scale} | read
 
     def to(self, device: torch.device | str) -> Self:
-        """Move every part to a device."""
-        self.pipeline.to(device)
+        """Move every part to a device, except weights that wait in main memory."""
+        with apart(self.denoiser) if self.offload else nullcontext():
+            self.pipeline.to(device)
         return self
 
     def initial_noise(self, seeds: Sequence[int]) -> Tensor:
         """The initial latents of sampling: one seed an item, whatever the batch."""
         noise = randomness.normal(seeds, self.latent_shape)
-        return noise.to(self.device, next(self.denoiser.parameters()).dtype)
+        return noise.to(self.device, self.compute_dtype)
 
     def evaluations(self, steps: int, guidance: float) -> int:
         """Predictions that one sampled latent takes: as many as the scheduler asks for, twice that under guidance."""
@@ -261,24 +260,6 @@ class Backbone(ABC):
     def features(self, images: Sequence[np.ndarray]) -> Tensor:
         """The autoencoder's own code of images of one size, averaged over 4 x 4 cells: [N, F] float32."""
         return self.autoencoder.features(images)
-
-    def save_lora(self, folder: Path, layers: dict[str, Tensor], metadata: dict[str, Any]) -> None:
-        """Write adapter weights as the pipeline's own LoRA file, rank and alpha in its header."""
-        name = self.denoiser_name
-        self.pipeline.save_lora_weights(
-            folder, **{f"{name}_lora_layers": layers, f"{name}_lora_adapter_metadata": metadata}
-        )
-
-    def read_lora(self, folder: Path) -> dict[str, Tensor]:
-        """Adapter weights, named as `save_lora` was given them."""
-        prefix = f"{self.denoiser_name}."
-        weights = load_file(folder / "pytorch_lora_weights.safetensors")
-        return {name.removeprefix(prefix): value for name, value in weights.items()}
-
-    def load_lora(self, folder: Path) -> None:
-        """Read a LoRA file as any user of diffusers would, and merge it, so that sampling costs what it did."""
-        self.pipeline.load_lora_weights(folder)
-        self.pipeline.fuse_lora(components=[self.denoiser_name])
 
     def save(self, folder: Path) -> None:
         """Write the whole pipeline as a diffusers folder."""

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ddspo.backbones import _tiny
+from ddspo.backbones._denoiser import settle
 from ddspo.backbones.base import Backbone
 from ddspo.conditions import Condition
 
@@ -66,8 +67,12 @@ class PixArt(Backbone):
         return {name.removeprefix(PREFIX): value for name, value in weights.items()}
 
     def load_lora(self, folder: Path) -> None:
-        """Read and merge it with PEFT."""
-        self.pipeline.transformer = PeftModel.from_pretrained(self.denoiser, str(folder)).merge_and_unload()
+        """Read it with PEFT, and merge it unless weights are quantised."""
+        model = PeftModel.from_pretrained(self.denoiser, str(folder))
+        if self.quantized:
+            settle(self.denoiser)  # whose layers have the adapter beside them now
+        else:
+            self.pipeline.transformer = model.merge_and_unload()
 
     @classmethod
     def tiny(cls) -> Self:

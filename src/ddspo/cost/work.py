@@ -118,7 +118,7 @@ def condition_shapes(backbone: Backbone) -> Condition:
 
 def forward_flops(backbone: Backbone, condition: Condition) -> int:
     """Floating point operations of one prediction for one latent."""
-    denoiser, dtype = backbone.denoiser, next(backbone.denoiser.parameters()).dtype
+    denoiser, dtype = backbone.denoiser, backbone.compute_dtype
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         backbone.predict(denoiser, torch.empty(1, *backbone.latent_shape, dtype=dtype), torch.ones(1), condition)
     return counter.get_total_flops()

@@ -28,8 +28,8 @@ class Merged(Export):
     def write(self, aligned: Aligned, path: Path) -> None:
         """Load, add, save."""
         if aligned.is_lora:
-            backbone = aligned.backbone.load(aligned.model)
-            kept = next(backbone.denoiser.parameters()).dtype
+            backbone = aligned.backbone.load(dataclasses.replace(aligned.model, quantize=None, offload=False))
+            kept = backbone.compute_dtype
             backbone.denoiser.to(torch.float32)
             backbone.load_lora(aligned.folder)
             if isinstance(backbone.pipeline, LoraBaseMixin):
