@@ -1,7 +1,7 @@
 """Everything about a recipe that can be found wrong before any long work, and what was read to find out."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,13 +30,15 @@ from ddspo.recipe import Recipe
 from ddspo.references import check_references
 from ddspo.rows import Row, some_rows
 from ddspo.stages.degrade import nothing_left, unspaced
+from ddspo.stages.import_pairs import Dataset
 from ddspo.stages.train import Method
 from ddspo.training.drawing import check_drawing
 from ddspo.training.optimisation import Optimisation, check_batch
 
 LOOKED_AT = 10_000
 """Prompts that are looked at before long work, and for what a few can tell: a source may hold millions."""
-
+FEW = 100
+"""Captions that are looked at before: an image comes with each."""
 
 NEGATIVE = "negative_prompt"
 UNREAD = {
@@ -106,9 +108,8 @@ def _check(given: Recipe, method: Method, processes: int, degraded: Path | None)
     _check_training(given, method, processes)
     if given.dataset:
         given.dataset.format.check(given.dataset.source)
-        prompts = _Prompts({}, [], [])
-    else:
-        prompts = _check_prompts(given, degraded)
+    with_prompts = given.degradation_used or not given.dataset
+    prompts = _check_prompts(given, degraded) if with_prompts else _Prompts({}, [], [])
     items = _check_evaluation(given) if given.evaluate else {}
     others = given.evaluate.models if given.evaluate else {}
     contestants = {name: contestant(name, place, given.model, items["evaluation"]) for name, place in others.items()}
@@ -242,17 +243,30 @@ def _check_memory_options(given: Recipe, processes: int) -> None:
 
 def _check_prompts(given: Recipe, degraded: Path | None) -> _Prompts:
     """Whether they can be degraded and drawn as the recipe says."""
-    found, how = reading(given, LOOKED_AT), given.degradation_used
-    rows = some_rows(degraded, LOOKED_AT) if degraded else list(found)
+    found, how = None if given.dataset else reading(given, LOOKED_AT), given.degradation_used
+    rows = some_rows(degraded, LOOKED_AT) if degraded else list(found or captions(given, FEW))
     texts = [row["prompt"] for row in rows]
     if how and not degraded and rows and len(how.check(rows)) == len(rows):
         raise nothing_left(how, len(rows), texts[0])
     check_drawing(given.draw, given.policy_pair, texts)
-    remarks = [_unused("prompts", name) for name in sorted(found.unread)]
+    remarks = [_unused("prompts", name) for name in sorted(found.unread)] if found else []
     without = sum(map(is_unspaced, texts))
     if how and how.by_spaces and without:
         remarks.append(f"prompts: {unspaced(f'{without:,} of {len(texts):,} are')}")
-    return _Prompts(found.source.description(), texts, remarks)
+    return _Prompts(found.source.description() if found else _described(given.dataset), texts, remarks)
+
+
+def captions(given: Recipe, at_most: int | None = None) -> Iterator[Row]:
+    """The captions of a dataset's images, each once, of at most so many rows."""
+    assert given.dataset
+    limits = [limit for limit in (given.dataset.pairs, at_most) if limit is not None]
+    return given.dataset.format.prompts(given.dataset.source, min(limits, default=None))
+
+
+def _described(dataset: Dataset | None) -> Row:
+    """What captions are read from."""
+    assert dataset
+    return {"source": dataset.source, "format": components.plain(dataset.format), "pairs": dataset.pairs}
 
 
 def _unread(items: Mapping[str, Sequence[Row]]) -> list[str]:

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from ddspo import components
 from ddspo.agreement import agree, alone
 from ddspo.backbones.base import Backbone, Model
-from ddspo.checks import LOOKED_AT, Checked, read_held_out, reading
+from ddspo.checks import LOOKED_AT, Checked, captions, read_held_out, reading
 from ddspo.contestants import Contestant
 from ddspo.errors import quoted
 from ddspo.judging.judging import Judging, References
@@ -71,9 +71,12 @@ class Jobs:
         steps[name]()
 
     def _degrade(self) -> None:
-        given, prompts = self.recipe, reading(self.recipe)
-        how, limit = given.degradation_used, prompts.source.limit
-        degrade(self.folder, prompts, how, given.seed, self.progress, limit)
+        given, how = self.recipe, self.recipe.degradation_used
+        if given.dataset:
+            degrade(self.folder, captions(given), how, given.seed, self.progress, given.dataset.pairs)
+            return
+        prompts = reading(given)
+        degrade(self.folder, prompts, how, given.seed, self.progress, prompts.source.limit)
         self.progress.say(f"prompts: {prompts}")
 
     def _sample(self) -> None:
@@ -83,9 +86,11 @@ class Jobs:
         sample(self.folder, backbone, given.model, *how)
 
     def _import(self) -> None:
-        given = self.recipe
+        given, backbone = self.recipe, self._backbone()
         assert given.dataset is not None  # `_needs` has said so in words
-        import_pairs(self.folder, self._backbone(), given.dataset, given.model, self.accelerator, self.progress)
+        if given.degradation_used:
+            self._say_too_long(backbone, some_rows(self.folder.prompts, LOOKED_AT), "captions")
+        import_pairs(self.folder, backbone, given.dataset, given.model, self.accelerator, self.progress)
 
     def _pretrain(self) -> None:
         given, data = self.recipe, self._pairs(self.recipe.pretrain.train)

@@ -91,13 +91,14 @@ class Recipe:
 
     @property
     def degradation_used(self) -> Degradation | None:
-        """How prompts are made poorer, if they are: not for labelled pairs, nor for imported ones."""
-        return None if self.sample.labels or self.dataset else self.degradation
+        """How prompts are made poorer, if they are: not for labelled pairs, nor for those of preferences."""
+        given = self.dataset.format.alone if self.dataset else not self.sample.labels
+        return self.degradation if given else None
 
     @property
     def has_degraded(self) -> bool:
         """Whether each pair has a degraded prompt."""
-        return self.dataset.format.degraded if self.dataset else self.sample.labels is None
+        return self.dataset.has_degraded if self.dataset else self.sample.labels is None
 
     @property
     def states(self) -> int:
@@ -107,8 +108,9 @@ class Recipe:
     @property
     def sides(self) -> tuple[str, ...]:
         """Of `win` and `lose` those that pairs have: what is looked at; a judge and pretraining look at both."""
-        both = self.sample.labels or self.dataset or self.pretrains
-        return Pair._fields if both else self.draw.sides
+        if self.dataset:
+            return self.dataset.sides
+        return Pair._fields if self.sample.labels or self.pretrains else self.draw.sides
 
     @property
     def samples(self) -> int:
@@ -134,7 +136,8 @@ class Recipe:
     @property
     def stages(self) -> tuple[str, ...]:
         """What it goes through: pairs are made or imported, not all are pretrained, not all evaluated."""
-        used = {"train", "report", *(("import",) if self.dataset else ("degrade", "sample"))}
+        used = {"train", "report", "import" if self.dataset else "sample"}
+        used |= {"degrade"} if self.degradation_used or not self.dataset else set()
         used |= {"pretrain"} if self.pretrains else set()
         used |= {"images", "judge"} if self.evaluate else set()
         return tuple(name for name in STAGES if name in used)
@@ -192,7 +195,21 @@ def _fault(recipe: Recipe) -> str | None:
         return "prompts: missing: give prompts to make pairs from, or a dataset to import pairs from"
     if recipe.on_policy and recipe.dataset:
         return "on_policy: the pairs are those of a dataset, and nothing is sampled: leave one of the two out"
-    return recipe.evaluate.fault() if recipe.evaluate else None
+    return _unpaired(recipe) or (recipe.evaluate.fault() if recipe.evaluate else None)
+
+
+def _unpaired(recipe: Recipe) -> str | None:
+    """What needs two images of a prompt, where there is one."""
+    if recipe.dataset is None or not recipe.dataset.format.alone:
+        return None
+    if recipe.draw.sides != recipe.dataset.sides:
+        return (
+            f"draw.latents {recipe.draw.latents}: the dataset has one image of each caption: set draw.latents=winner, "
+            "and draw.anchor, without which nothing holds a policy of one latent"
+        )
+    if recipe.pretrains:
+        return "policy_pair: its loser learns from losing images, and the dataset has none: use training_free"
+    return None
 
 
 def _read(path: Path) -> dict[str, Any]:

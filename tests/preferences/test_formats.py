@@ -271,6 +271,9 @@ def test_official_latents(tmp_path: Path) -> None:
         ("image_reward", lambda p: p, "holds neither metadata-train.parquet nor images/train"),
         ("official_latents", lambda p: p, "holds no metadata.jsonl"),
         ("folders", lambda p: p, "holds neither win/ with images"),
+        ("captions", lambda p: p, r"no train-\*.parquet in this folder"),
+        ("captions", lambda p: p / "nothing", "no file or folder there"),
+        ("captions", lambda p: save(p / "a.png", 1) or p, "holds no row that can be read"),
     ],
 )
 def test_nothing_to_read(format_: str, make: Any, message: str, tmp_path: Path) -> None:
@@ -296,6 +299,7 @@ KEYS = {
     "image_reward": ("image_path", "prompt_id", "prompt", "rank"),
     "official_latents": ("id", "prompt", "neg_prompt", "pos_file", "neg_file"),
     "table": ("prompt", "chosen", "rejected"),
+    "captions": ("image", "file_name", "caption", "text"),
 }
 FILES = {"hpd_v2": "train.json", "hpd_v3": "train.json", "official_latents": "metadata.jsonl"}
 

@@ -77,7 +77,7 @@ def unique(found: Iterator[Preference | LeftOut]) -> Iterator[Candidate | LeftOu
             continue
         win, lose = (side.key for side in each.sides)
         key = randomness.stable_seed(each.prompt, win, lose)
-        if win == lose:
+        if win == lose and each.sides.win is not each.sides.lose:
             yield LeftOut(each.place, ALIKE, "")
         elif key in seen:
             yield LeftOut(each.place, DUPLICATE, "of an earlier row")

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from ddspo.images import BROKEN, Unreadable, read_image
 
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"}
+"""Of image files."""
 MISSING, OUTSIDE, COLUMNS = "missing file", "path that leaves the folder", "wrong columns"
 
 

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, islice
 from math import isfinite
 from pathlib import Path
 from typing import Any, ClassVar, TypeGuard
@@ -24,9 +24,10 @@ class Preference:
     Attributes:
         place: Where the dataset has it, for messages.
         prompt: What the images were made for.
-        sides: The preferred and the dispreferred image or latent.
+        sides: The preferred and the dispreferred image or latent; the very same where there is one alone.
         degraded: The prompt that the loser was made for, if that is another.
         notes: What else the dataset says of the pair.
+        kind: What was done to the prompt to make the degraded one.
     """
 
     place: str
@@ -34,6 +35,7 @@ class Preference:
     sides: Pair[Side]
     degraded: str | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
+    kind: str | None = None
 
 
 class Preferences(ABC):
@@ -41,6 +43,8 @@ class Preferences(ABC):
 
     degraded: ClassVar[bool] = False
     """Whether pairs have a degraded prompt, without which `training_free` has no target."""
+    alone: ClassVar[bool] = False
+    """Whether a row is one image of a prompt, which wins over none: then the recipe's degradation makes it poorer."""
 
     @abstractmethod
     def check(self, source: str) -> None:
@@ -76,6 +80,14 @@ class Preferences(ABC):
                 yield from self.pairs(found)
             except Unusable as fault:
                 yield LeftOut(found.place, fault.reason, fault.detail)
+
+    def prompts(self, source: str, at_most: int | None) -> Iterator[Row]:
+        """Rows {id, prompt} of the different prompts that the first rows have; decodes no image."""
+        seen: set[str] = set()
+        for number, each in enumerate(islice(self.read(source), at_most)):
+            if isinstance(each, Preference) and each.prompt not in seen:
+                seen.add(each.prompt)
+                yield {"id": f"{number:08d}", "prompt": each.prompt}
 
 
 def prompt_of(row: Row, name: str) -> str:

@@ -10,10 +10,9 @@ from typing_extensions import Doc
 from ddspo.errors import InputError
 from ddspo.maths.pair import Pair
 from ddspo.preferences._rows import Found, LeftOut, file_rows
-from ddspo.preferences._sides import MISSING, ImageFile, Unusable
+from ddspo.preferences._sides import MISSING, SUFFIXES, ImageFile, Unusable
 from ddspo.preferences.base import PROMPT, Preference, Preferences, folder_of, prompt_of
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"}
 AMBIGUOUS = "two files of one name"
 
 

@@ -1,4 +1,6 @@
-"""A preference dataset -> pairs/, left_out.jsonl: images encoded once, and whatever gives no pair counted and named.
+"""A dataset -> pairs/, left_out.jsonl: images encoded once, and whatever gives no pair counted and named.
+
+A dataset of preferences has pairs; one of captioned images has a side of each, and prompts.jsonl the poorer captions.
 
 Every process reads all rows in their order, numbers those that may give a pair, and decodes and encodes those of its
 own shards. So what a shard holds depends on the dataset alone.
@@ -8,9 +10,10 @@ import hashlib
 import json
 import shutil
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +26,7 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor
 from typing_extensions import Doc
 
+from ddspo import randomness
 from ddspo.agreement import agree, alone
 from ddspo.backbones._autoencoder import Resize
 from ddspo.backbones.base import Backbone, Model
@@ -49,14 +53,14 @@ NAMED = 3
 """Rows that the summary names of each reason; left_out.jsonl has all."""
 LEGIBLE = 300
 """Characters of anyone's text that a line of a file or of a terminal shows."""
-SMALL, NARROW = "too small", "too narrow"
+SMALL, NARROW, UNDEGRADED = "too small", "too narrow", "caption that cannot be made poorer"
 
 Content = np.ndarray | Tensor
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Pairs of a preference dataset, in place of those that the model samples."""
+    """Pairs of a dataset of preferences or of captioned images, in place of those that the model samples."""
 
     source: Annotated[str, Doc("a file, a folder, or a `datasets` id")]
     format: Annotated[Preferences, Doc("what it is")]
@@ -73,6 +77,16 @@ class Dataset:
     # Not in the representation, whose digest is in the shards: pairs do not depend on it.
     batch: Annotated[int, Gt(0), Doc("pairs decoded and encoded at once")] = field(default=32, repr=False)
     shard: Annotated[int, Gt(0), Doc("pairs of a file, in whole batches")] = 1024
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """Of `win` and `lose` those that its pairs have."""
+        return ("win",) if self.format.alone else Pair._fields
+
+    @property
+    def has_degraded(self) -> bool:
+        """Whether each pair has a degraded prompt."""
+        return self.format.degraded or self.format.alone
 
     @property
     def layout(self) -> Layout:
@@ -109,8 +123,8 @@ def origin_of_import(backbone: Backbone, settings: Dataset, model: Model) -> Ori
     """How these pairs are made, which whoever goes on with them must do alike."""
     made = {"model": model.path, "revision": model.revision, "dtype": model.dtype}
     made["dataset"] = hashlib.sha256(repr(settings).encode()).hexdigest()[:16]
-    columns = {"place": pa.string(), "notes": pa.string(), **(DEGRADED if settings.format.degraded else {})}
-    return Origin(made, backbone.latent_shape, columns)
+    columns = {"place": pa.string(), "notes": pa.string(), **(DEGRADED if settings.has_degraded else {})}
+    return Origin(made, backbone.latent_shape, columns, settings.sides)
 
 
 @dataclass
@@ -131,9 +145,12 @@ class Importer:
     def run_all(self, advance: Advance) -> int:
         """Make what is missing, and return how many shards there are."""
         given, shards = self.settings, 0
-        found = parts(given.format.read(given.source), given.pairs, self.layout.part, self.layout.parts)
+        found = given.format.read(given.source)
+        if given.format.alone:
+            found = with_degraded(islice(found, given.pairs), self.run.prompts)
+        some = parts(found, given.pairs, self.layout.part, self.layout.parts)
         with ThreadPoolExecutor(DECODERS) as pool:
-            for part, contents in ahead((part, self._begin(part, pool)) for part in found):
+            for part, contents in ahead((part, self._begin(part, pool)) for part in some):
                 if contents is not None:
                     self._write(part, contents)
                 if part.closes:
@@ -152,8 +169,12 @@ class Importer:
         if part.number not in (self._missing[part.shard] or ()):
             self._check(part)
             return None
-        sides = [each.preference.sides for each in part.candidates]
-        return [pair.map(lambda side: pool.submit(_content, side, self.backbone, self.settings)) for pair in sides]
+        return [self._contents(each.preference.sides, pool) for each in part.candidates]
+
+    def _contents(self, sides: Pair[Side], pool: ThreadPoolExecutor) -> Pair[Future[Content]]:
+        """Both, or the only one twice."""
+        win, *lose = (pool.submit(_content, side, self.backbone, self.settings) for side in dict.fromkeys(sides))
+        return Pair(win, lose[0] if lose else win)
 
     def _check(self, part: Part) -> None:
         """A part that is there was made of these very rows."""
@@ -183,12 +204,13 @@ class Importer:
         self.writer.add(part.shard, part.number, rows, self._latents(kept))
 
     def _latents(self, contents: Sequence[Pair[Content]]) -> Pair[Tensor]:
-        sides = [side for pair in contents for side in pair]
+        each = len(self.settings.sides)
+        sides = [side for pair in contents for side in pair[:each]]
         images = [side for side in sides if not isinstance(side, Tensor)]
         encoded = iter(self.backbone.to_latents(images).cpu() if images else ())
         latents = [side if isinstance(side, Tensor) else next(encoded) for side in sides]
         both = torch.stack(latents) if latents else torch.empty(0, *self.backbone.latent_shape)
-        return Pair(both[::2], both[1::2])
+        return Pair(both[::each], both[each - 1 :: each])
 
 
 def _finish(run: RunFolder, backbone: Backbone, shards: int, progress: Progress) -> None:
@@ -241,7 +263,19 @@ def _row(number: int, found: Preference) -> Row:
     """A pair's row; its id is its number, whatever the dataset calls it."""
     notes = json.dumps(found.notes, default=str)
     row = {"id": f"{number:08d}", "prompt": found.prompt, "place": legible(found.place[:LEGIBLE]), "notes": notes}
-    return row | ({"degraded": found.degraded} if found.degraded else {})
+    return row | ({"degraded": found.degraded, "kind": found.kind} if found.degraded else {})
+
+
+def with_degraded(found: Iterable[Preference | LeftOut], prompts: Path) -> Iterator[Preference | LeftOut]:
+    """Captioned images with one of the poorer captions each that rows of prompts.jsonl have, drawn by the image."""
+    variants: dict[str, list[Row]] = {row["prompt"]: row["degraded"] for row in each_row(prompts)}
+    for each in found:
+        if isinstance(each, Preference) and each.prompt in variants:
+            every = variants[each.prompt]
+            chosen = every[randomness.stable_seed(each.prompt, each.sides.win.key, "variant") % len(every)]
+            yield replace(each, degraded=chosen["text"], kind=chosen["kind"])
+        else:
+            yield LeftOut(each.place, UNDEGRADED, each.prompt) if isinstance(each, Preference) else each
 
 
 def _notes(run: RunFolder, part: Part) -> Path:
