@@ -3,7 +3,7 @@
 import io
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from ddspo.backbones._readers import read_alike
+from ddspo.backbones.sd import SD
 from ddspo.degradations.base import Degradation, Degraded, is_unspaced
 from ddspo.degradations.remove_words import RemoveWords
 from ddspo.errors import InputError
@@ -153,3 +155,33 @@ def test_a_degradation_that_breaks_its_promise(tmp_path: Path, text: str) -> Non
 
     with pytest.raises(ValueError, match="Broken gave an empty or unchanged variant of 'a red cube'"):
         degrade(RunFolder(tmp_path), PROMPTS[:1], Broken(), 0, Progress(speaks=False))
+
+
+@dataclass(frozen=True)
+class LastWord(Degradation):
+    """Takes the last word, and for a second variant the first."""
+
+    needs: ClassVar[str] = "two words or more"
+
+    def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[list[Degraded]]:
+        both = [(" ".join(prompt.split()[:-1]), " ".join(prompt.split()[1:])) for prompt in prompts]
+        return [[Degraded(text, "some") for text in texts] for texts in both]
+
+
+def test_what_no_text_encoder_reads_is_not_all_that_is_dropped(tmp_path: Path) -> None:
+    """SD's tiny tokenizer reads a letter a token, 16 with the ends: of 20 letters the last 6 are never read.
+
+    Without the last one the prompt is read as before, so that this variant is none; without the first it is not. Of
+    several readers it is enough that one tells them apart.
+    """
+    long, short = " ".join("abcdefghij" * 2), "a b"
+    rows = [{"id": "long", "prompt": long}, {"id": "short", "prompt": short}]
+    run = RunFolder(tmp_path)
+    degrade(run, rows, LastWord(), 5, Progress(speaks=False), readers=SD.tiny().readers())
+    found = {row["id"]: [each["text"] for each in row["degraded"]] for row in read_rows(run.prompts)}
+    assert found == {"long": [long[2:]], "short": ["a", "b"]}
+    (reader,) = SD.tiny().readers()
+    assert reader.alike(long, [long[:-2], long[2:], long[: 2 * 14], long[: 2 * 13]]) == [True, False, True, False]
+    longer = replace(reader, limit=100)
+    assert read_alike([reader, longer], long, [long[:-2]]) == [False]
+    assert read_alike([reader, reader], long, [long[:-2]]) == [True]

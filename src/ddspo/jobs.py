@@ -8,6 +8,8 @@ from accelerate import Accelerator
 
 from ddspo import components
 from ddspo.agreement import agree, alone
+from ddspo.backbones._outline import outline
+from ddspo.backbones._readers import Reader
 from ddspo.backbones.base import Backbone, Model
 from ddspo.checks import LOOKED_AT, Checked, captions, read_held_out, reading
 from ddspo.contestants import Contestant
@@ -73,10 +75,10 @@ class Jobs:
     def _degrade(self) -> None:
         given, how = self.recipe, self.recipe.degradation_used
         if given.dataset:
-            degrade(self.folder, captions(given), how, given.seed, self.progress, given.dataset.pairs)
+            degrade(self.folder, captions(given), how, given.seed, self.progress, given.dataset.pairs, self._readers)
             return
         prompts = reading(given)
-        degrade(self.folder, prompts, how, given.seed, self.progress, prompts.source.limit)
+        degrade(self.folder, prompts, how, given.seed, self.progress, prompts.source.limit, self._readers)
         self.progress.say(f"prompts: {prompts}")
 
     def _sample(self) -> None:
@@ -219,6 +221,11 @@ class Jobs:
         """The recipe's model, or another."""
         model = other or self.recipe.model
         return components.backbone_of(model).load(model).to(self.accelerator.device)
+
+    @property
+    def _readers(self) -> list[Reader]:
+        """What reads the model's prompts; no weights are loaded."""
+        return outline(components.backbone_of(self.recipe.model), self.recipe.model).readers()
 
     def _say_too_long(self, backbone: Backbone, rows: list[Row], name: str) -> None:
         cuts = backbone.too_long([row["prompt"] for row in rows])

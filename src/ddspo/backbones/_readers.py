@@ -47,6 +47,12 @@ class Reader:
         lost = {word for word, ids in zip(each, tokens, strict=True) if not ids or strange in ids}
         return len(words), [word for word in words if word in lost]
 
+    def alike(self, prompt: str, texts: Sequence[str]) -> list[bool]:
+        """Which of some texts are read as the prompt is: they differ beyond the last token that is read, if at all."""
+        read = [self.prefix + self._read(text) for text in (prompt, *texts)]
+        tokens = self.tokenizer(read, truncation=True, max_length=self.limit, verbose=False).input_ids
+        return [each == tokens[0] for each in tokens[1:]]
+
     def _lost(self, prompt: str) -> str:
         """The words after the longest beginning that fits."""
         words = prompt.split()
@@ -60,6 +66,12 @@ class Reader:
 
     def _read(self, text: str) -> str:
         return text.lower().strip() if self.lower else text
+
+
+def read_alike(readers: Sequence[Reader], prompt: str, texts: Sequence[str]) -> list[bool]:
+    """Which of some texts no reader tells from the prompt."""
+    every = [reader.alike(prompt, texts) for reader in readers]
+    return [bool(every) and all(each[place] for each in every) for place in range(len(texts))]
 
 
 def readers_of(pipeline: Any, max_length: int | None, *, lower: bool = False) -> list[Reader]:

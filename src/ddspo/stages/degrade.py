@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from ddspo import randomness
+from ddspo.backbones._readers import Reader, read_alike
 from ddspo.degradations.base import Degradation, Degraded, is_unspaced
 from ddspo.errors import InputError, quoted
 from ddspo.files import write_rows, writing_rows
@@ -22,9 +23,11 @@ def degrade(
     seed: int,
     progress: Progress,
     total: int | None = None,
+    readers: Sequence[Reader] = (),
 ) -> None:
     """Write rows {id, prompt, degraded: [{text, kind}], seed}, in the order of the prompts, a few in memory at a time.
 
+    A variant that none of the text encoders tells from its prompt, because they differ beyond what is read, is none.
     Without a degradation the rows go through whole: labelled pairs need no degraded prompt, and a judge reads all.
 
     Raises:
@@ -42,7 +45,7 @@ def degrade(
         writing_rows(run.undegraded) as report,
     ):
         while part := list(islice(rest, AT_ONCE)):
-            for row in _rows(part, degradation, seed):
+            for row in _rows(part, degradation, seed, readers):
                 (write if row["degraded"] else report)(row)
                 counts[bool(row["degraded"])] += 1
                 example = example if row["degraded"] else row["prompt"]
@@ -70,12 +73,13 @@ def unspaced(which: str) -> str:
     )
 
 
-def _rows(prompts: Sequence[Row], degradation: Degradation, seed: int) -> Iterable[Row]:
+def _rows(prompts: Sequence[Row], degradation: Degradation, seed: int, readers: Sequence[Reader]) -> Iterable[Row]:
     seeds = [randomness.stable_seed(seed, row["id"], "degrade") for row in prompts]
     every = degradation.of_rows(prompts, seeds)
     for row, variants, own in zip(prompts, every, seeds, strict=True):
         _check(degradation, row["prompt"], variants)
-        degraded = [each._asdict() for each in variants]
+        alike = read_alike(readers, row["prompt"], [each.text for each in variants])
+        degraded = [each._asdict() for each, same in zip(variants, alike, strict=True) if not same]
         yield {"id": row["id"], "prompt": row["prompt"], "degraded": degraded, "seed": own}
 
 
