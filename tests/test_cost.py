@@ -84,6 +84,8 @@ def test_one_latent_for_both_branches(configurations: Path) -> None:
     assert (found.work.frozen_forwards, found.work.policy_forwards) == (24, 12)
     assert (found.work.samples, found.work.sample_forwards) == (6, 60)
     assert 2 * found.disk.pairs_bytes == both.disk.pairs_bytes
+    states = counted(configurations, "draw.latents=winner", "draw.noise=independent").work  # two states of one latent
+    assert (states.samples, states.frozen_forwards, states.policy_forwards) == (6, 36, 24)
 
 
 def test_texts_that_are_encoded_during_training_are_not_kept(configurations: Path) -> None:

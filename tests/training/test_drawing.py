@@ -123,6 +123,19 @@ def test_independent_noise_changes_the_loser_only(batches: Batches) -> None:
     torch.testing.assert_close(own.x_t.lose, batches.path.noise(own.x0.lose, own.noise.lose, own.t))
 
 
+@pytest.mark.parametrize(("latents", "side"), [("winner", "win"), ("loser", "lose")])
+def test_one_latent_with_a_noise_for_each_branch(batches: Batches, latents: str, side: str) -> None:
+    """Two states of one latent: each is what its own noise makes of it, and the step runs both branches on them."""
+    both = replace(batches, drawing=Drawing(noise="independent")).view(ROWS, CPU)
+    view = replace(batches, drawing=Drawing(latents=latents, noise="independent")).view(ROWS, CPU)
+    own = getattr(both.x0, side)
+    assert not view.one_latent
+    assert torch.equal(view.x0.win, own)
+    for one, noise in zip(view.x_t, both.noise, strict=True):
+        torch.testing.assert_close(one, batches.path.noise(own, noise, view.t))
+    assert replace(batches, drawing=Drawing(latents=latents)).view(ROWS, CPU).one_latent
+
+
 def texts(batches: Batches, rows: list[tuple[int, int]]) -> list[int]:
     names = [f"{batches.data.ids[row]}@{visit}" for row, visit in rows]
     u = randomness.uniform([randomness.stable_seed(7, name, "time") for name in names])
@@ -244,7 +257,6 @@ def test_an_error_space_scales_the_gap_in_the_step(backbone: SD, batches: Batche
     [
         (Drawing(other_prompts=Constant(1.5)), TrainingFree(), "ab", "draw.other_prompts: a probability of 1.5"),
         (Drawing(other_prompts=Sigmoid()), TrainingFree(), "aa", "draw.other_prompts: there is one prompt only"),
-        (Drawing(latents="winner", noise="independent"), TrainingFree(), "ab", "draw.noise: independent noise needs"),
         (Drawing(other_prompts=Constant(0.1)), ForwardNoise(), "ab", "draw.other_prompts: forward_noise knows"),
         (Drawing(latents="winner"), ForwardNoise(), "ab", "draw.latents: with forward_noise"),
         (Drawing(states="visited"), ForwardNoise(), "ab", "draw.states: forward_noise follows the noise"),

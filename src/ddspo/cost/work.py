@@ -60,7 +60,7 @@ def count_work(recipe: Recipe, backbone: Backbone, flops: int) -> Work:
     samples = recipe.samples * (1 + recipe.rounds)
     with sampling_with(backbone, sampling.scheduler, sampling.scheduler_options):
         sample = samples * backbone.evaluations(*sampling.how(backbone))
-    spared = int(recipe.draw.latents != "both")  # a single latent needs one prediction less of either kind
+    spared = int(recipe.draw.one_state)  # of which one prediction less of either kind is needed
     frozen, policy = seen * (recipe.policy_pair.frozen_forwards - spared), seen * (BRANCHES - spared)
     texts = BRANCHES if recipe.has_degraded and recipe.policy_pair.reads_degraded else 1
     backward, first_backward = (2 + int(each.gradient_checkpointing) for each in (training, first))

@@ -132,7 +132,8 @@ class Batches:
 
     def _noised(self, x0: Pair[Tensor], noise: Pair[Tensor], t: Tensor) -> Pair[Tensor]:
         win = self.path.noise(x0.win, noise.win, t)
-        return Pair(win, self.path.noise(x0.lose, noise.lose, t) if x0.lose is not x0.win else win)
+        one = x0.lose is x0.win and noise.lose is noise.win
+        return Pair(win, win if one else self.path.noise(x0.lose, noise.lose, t))
 
     def _uniform(self, names: Sequence[str], purpose: str) -> Tensor:
         return randomness.uniform([randomness.stable_seed(self.seed, name, purpose) for name in names])

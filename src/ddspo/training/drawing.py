@@ -35,7 +35,7 @@ class Drawing:
     ] = "renoised"
     latents: Annotated[
         Literal["both", "winner", "loser"],
-        Doc("winner, loser: both branches look at that one, which alone is sampled; u is then linear in d"),
+        Doc("winner, loser: both branches look at that one, which alone is sampled; of one noise, u is linear in d"),
     ] = "both"
     other_prompts: Annotated[
         Schedule, Doc("probability by time that a pair's prompts are those of another pair (random conditioning)")
@@ -50,6 +50,11 @@ class Drawing:
         Le(1e9),
         Doc("loss of a unit of |d|^2, mean of both branches; with one latent, beta / 2 keeps |d| below the gap"),
     ] = 0.0
+
+    @property
+    def one_state(self) -> bool:
+        """Whether both branches look at the very same noised latent."""
+        return self.latents != "both" and self.noise == "shared"
 
     @property
     def sides(self) -> tuple[str, ...]:
@@ -81,8 +86,6 @@ def check_drawing(drawing: Drawing, policy_pair: PolicyPair, prompts: Iterable[s
         raise InputError(f"draw.other_prompts: a probability of {most:g}: give a schedule within 0 and 1")
     if drawing.changes_prompts and not _differ(prompts):
         raise InputError("draw.other_prompts: there is one prompt only: give more prompts, or leave the key out")
-    if drawing.latents != "both" and drawing.noise == "independent":
-        raise InputError("draw.noise: independent noise needs two latents: use latents: both, or noise: shared")
     if drawing.states == "visited" and drawing.noise == "independent":
         raise InputError("draw.noise: visited states hold their own noise: leave it out, or use states: renoised")
     if not policy_pair.scores:
