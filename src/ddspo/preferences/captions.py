@@ -48,10 +48,10 @@ class Captions(Preferences):
                 raise InputError(f"dataset.source {source}: no column {column} but {there}: name it with {key}")
 
     def count(self, source: str) -> int | None:
-        """From the names of files, or from the ends of parquet files."""
+        """From the names of files, a folder's own list, or the ends of parquet files."""
         table, images = _table(source), _images(source)
         if table:
-            return count_rows([table])
+            return count_rows([table]) or sum(1 for _ in file_rows(table))
         return len(images) if images else table_size(source, self.split)
 
     def rows(self, source: str) -> Iterator[Found | LeftOut]:
