@@ -1,7 +1,7 @@
 """Everything about a recipe that can be found wrong before any long work, and what was read to find out."""
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -243,30 +243,18 @@ def _check_memory_options(given: Recipe, processes: int) -> None:
 
 def _check_prompts(given: Recipe, degraded: Path | None) -> _Prompts:
     """Whether they can be degraded and drawn as the recipe says."""
-    found, how = None if given.dataset else reading(given, LOOKED_AT), given.degradation_used
-    rows = some_rows(degraded, LOOKED_AT) if degraded else list(found or captions(given, FEW))
+    found, how = given.dataset or reading(given, LOOKED_AT), given.degradation_used
+    looked = found.captions(FEW) if isinstance(found, Dataset) else found
+    rows = some_rows(degraded, LOOKED_AT) if degraded else list(looked)
     texts = [row["prompt"] for row in rows]
     if how and not degraded and rows and len(how.check(rows)) == len(rows):
         raise nothing_left(how, len(rows), texts[0])
     check_drawing(given.draw, given.policy_pair, texts)
-    remarks = [_unused("prompts", name) for name in sorted(found.unread)] if found else []
+    remarks = [] if isinstance(found, Dataset) else [_unused("prompts", name) for name in sorted(found.unread)]
     without = sum(map(is_unspaced, texts))
     if how and how.by_spaces and without:
         remarks.append(f"prompts: {unspaced(f'{without:,} of {len(texts):,} are')}")
-    return _Prompts(found.source.description() if found else _described(given.dataset), texts, remarks)
-
-
-def captions(given: Recipe, at_most: int | None = None) -> Iterator[Row]:
-    """The captions of a dataset's images, each once, of at most so many rows."""
-    assert given.dataset
-    limits = [limit for limit in (given.dataset.pairs, at_most) if limit is not None]
-    return given.dataset.format.prompts(given.dataset.source, min(limits, default=None))
-
-
-def _described(dataset: Dataset | None) -> Row:
-    """What captions are read from."""
-    assert dataset
-    return {"source": dataset.source, "format": components.plain(dataset.format), "pairs": dataset.pairs}
+    return _Prompts((found if isinstance(found, Dataset) else found.source).description(), texts, remarks)
 
 
 def _unread(items: Mapping[str, Sequence[Row]]) -> list[str]:

@@ -11,7 +11,7 @@ from ddspo.agreement import agree, alone
 from ddspo.backbones._outline import outline
 from ddspo.backbones._readers import Reader
 from ddspo.backbones.base import Backbone, Model
-from ddspo.checks import LOOKED_AT, Checked, captions, read_held_out, reading
+from ddspo.checks import LOOKED_AT, Checked, read_held_out, reading
 from ddspo.contestants import Contestant
 from ddspo.errors import quoted
 from ddspo.judging.judging import Judging, References
@@ -75,7 +75,15 @@ class Jobs:
     def _degrade(self) -> None:
         given, how = self.recipe, self.recipe.degradation_used
         if given.dataset:
-            degrade(self.folder, captions(given), how, given.seed, self.progress, given.dataset.pairs, self._readers)
+            degrade(
+                self.folder,
+                given.dataset.captions(),
+                how,
+                given.seed,
+                self.progress,
+                given.dataset.pairs,
+                self._readers,
+            )
             return
         prompts = reading(given)
         degrade(self.folder, prompts, how, given.seed, self.progress, prompts.source.limit, self._readers)

@@ -1,14 +1,16 @@
 """Numbers what may become a pair, in the order of the dataset, and cuts it into shards and parts of shards."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from ddspo import randomness
 from ddspo.preferences._rows import LeftOut
 from ddspo.preferences.base import Preference
+from ddspo.rows import Row
 
-DUPLICATE, ALIKE = "duplicate", "one image on both sides"
+DUPLICATE, ALIKE, UNDEGRADED = "duplicate", "one image on both sides", "caption that cannot be made poorer"
 
 
 class Candidate(NamedTuple):
@@ -66,6 +68,21 @@ def parts(found: Iterator[Preference | LeftOut], limit: int | None, size: int, p
         start += len(candidates)
     assert waiting
     yield waiting
+
+
+def with_degraded(
+    found: Iterable[Preference | LeftOut], variants: Mapping[str, Sequence[Row]]
+) -> Iterator[Preference | LeftOut]:
+    """Captioned images, each with one of the variants {text, kind} of its caption, drawn by the image."""
+    for each in found:
+        if isinstance(each, LeftOut):
+            yield each
+        elif each.prompt not in variants:
+            yield LeftOut(each.place, UNDEGRADED, each.prompt)
+        else:
+            every = variants[each.prompt]
+            chosen = every[randomness.stable_seed(each.prompt, each.sides.win.key, "variant") % len(every)]
+            yield replace(each, degraded=chosen["text"], kind=chosen["kind"])
 
 
 def unique(found: Iterator[Preference | LeftOut]) -> Iterator[Candidate | LeftOut]:

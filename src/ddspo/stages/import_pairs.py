@@ -10,9 +10,9 @@ import hashlib
 import json
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -26,7 +26,6 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor
 from typing_extensions import Doc
 
-from ddspo import randomness
 from ddspo.agreement import agree, alone
 from ddspo.backbones._autoencoder import Resize
 from ddspo.backbones.base import Backbone, Model
@@ -39,7 +38,7 @@ from ddspo.pairs.preview import preview
 from ddspo.pairs.shards import DEGRADED, Origin
 from ddspo.pairs.store import PairStore
 from ddspo.pairs.writer import PairWriter, begin, finish
-from ddspo.preferences._parts import Part, parts
+from ddspo.preferences._parts import Part, parts, with_degraded
 from ddspo.preferences._rows import LeftOut
 from ddspo.preferences._sides import Side, Unusable
 from ddspo.preferences.base import Preference, Preferences
@@ -53,7 +52,7 @@ NAMED = 3
 """Rows that the summary names of each reason; left_out.jsonl has all."""
 LEGIBLE = 300
 """Characters of anyone's text that a line of a file or of a terminal shows."""
-SMALL, NARROW, UNDEGRADED = "too small", "too narrow", "caption that cannot be made poorer"
+SMALL, NARROW = "too small", "too narrow"
 
 Content = np.ndarray | Tensor
 
@@ -87,6 +86,15 @@ class Dataset:
     def has_degraded(self) -> bool:
         """Whether each pair has a degraded prompt."""
         return self.format.degraded or self.format.alone
+
+    def captions(self, at_most: int | None = None) -> Iterator[Row]:
+        """The captions of images, each once, of at most so many rows."""
+        limits = [limit for limit in (self.pairs, at_most) if limit is not None]
+        return self.format.prompts(self.source, min(limits, default=None))
+
+    def description(self) -> Row:
+        """What its captions depend on."""
+        return {"source": self.source, "format": repr(self.format), "pairs": self.pairs}
 
     @property
     def layout(self) -> Layout:
@@ -147,7 +155,8 @@ class Importer:
         given, shards = self.settings, 0
         found = given.format.read(given.source)
         if given.format.alone:
-            found = with_degraded(islice(found, given.pairs), self.run.prompts)
+            variants = {row["prompt"]: row["degraded"] for row in each_row(self.run.prompts)}
+            found = with_degraded(islice(found, given.pairs), variants)
         some = parts(found, given.pairs, self.layout.part, self.layout.parts)
         with ThreadPoolExecutor(DECODERS) as pool:
             for part, contents in ahead((part, self._begin(part, pool)) for part in some):
@@ -264,18 +273,6 @@ def _row(number: int, found: Preference) -> Row:
     notes = json.dumps(found.notes, default=str)
     row = {"id": f"{number:08d}", "prompt": found.prompt, "place": legible(found.place[:LEGIBLE]), "notes": notes}
     return row | ({"degraded": found.degraded, "kind": found.kind} if found.degraded else {})
-
-
-def with_degraded(found: Iterable[Preference | LeftOut], prompts: Path) -> Iterator[Preference | LeftOut]:
-    """Captioned images with one of the poorer captions each that rows of prompts.jsonl have, drawn by the image."""
-    variants: dict[str, list[Row]] = {row["prompt"]: row["degraded"] for row in each_row(prompts)}
-    for each in found:
-        if isinstance(each, Preference) and each.prompt in variants:
-            every = variants[each.prompt]
-            chosen = every[randomness.stable_seed(each.prompt, each.sides.win.key, "variant") % len(every)]
-            yield replace(each, degraded=chosen["text"], kind=chosen["kind"])
-        else:
-            yield LeftOut(each.place, UNDEGRADED, each.prompt) if isinstance(each, Preference) else each
 
 
 def _notes(run: RunFolder, part: Part) -> Path:
