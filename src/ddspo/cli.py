@@ -16,6 +16,7 @@ from ddspo.endings import Failed, Verbs, end
 from ddspo.errors import Elsewhere, InputError
 
 if TYPE_CHECKING:
+    from ddspo.recipe import Recipe
     from ddspo.workflow import Workflow
 
 RecipeFile = Annotated[Path, typer.Argument(help="A YAML recipe, for example recipes/scenes.yaml.")]
@@ -137,19 +138,31 @@ def show(
     recipe: RecipeFile,
     overrides: Overrides = None,
     costs: Annotated[bool, typer.Option("--cost", help="Print what a run will need, without running it.")] = False,
+    flops: Annotated[
+        float, typer.Option(min=1, help="With --cost: operations a second that the machine sustains, for the hours.")
+    ] = 100e12,
 ) -> None:
     """Print the resolved recipe, the meaning of each field as a comment."""
     from ddspo.recipe import dump, load
 
     loaded = load(recipe, overrides or ())
     if costs:
-        from ddspo.cost.table import cost_table
-        from ddspo.cost.total import cost
-
         quieten()
-        Console().print(cost_table(cost(loaded)))
+        _print_cost(loaded, flops)
     else:
         print(dump(loaded), end="")
+
+
+def _print_cost(recipe: "Recipe", flops: float) -> None:
+    from ddspo.cost.speed import READS, assumed, seconds
+    from ddspo.cost.table import cost_table, stage_table, with_unit
+    from ddspo.cost.total import cost
+
+    found, console = cost(recipe), Console()
+    console.print(cost_table(found))
+    console.print(stage_table(found, seconds(found, assumed(recipe, flops, found))))
+    rate = f"{with_unit('_flops', int(flops))}/s (--flops) and weights read at {READS / 1e9:g} GB/s"
+    console.print(f"Hours at {rate}; degrading and judging are not counted. Memory is each process's.")
 
 
 @app.command("list")

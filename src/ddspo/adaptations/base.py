@@ -1,9 +1,10 @@
 """What an adaptation is: it gives one denoiser several behaviours, some trained and some frozen, and saves them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -15,6 +16,8 @@ from ddspo.maths.pair import Pair
 
 if TYPE_CHECKING:
     from peft.tuners.tuners_utils import BaseTunerLayer
+
+Around = Callable[[], AbstractContextManager[object]]
 
 
 @dataclass(frozen=True)
@@ -118,19 +121,27 @@ def tuners(network: nn.Module) -> "list[BaseTunerLayer]":
     return [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
 
 
-def recompute_activations(network: Any) -> None:
+def recompute_activations(network: Any, around: Around = nullcontext) -> None:
     """Of every block of a diffusers network keep the inputs alone, and run it again in the backward pass.
 
     Memory of activations falls from all layers' to one block's; a backward pass costs one more forward (Chen et al.
     2016, Training Deep Nets with Sublinear Memory Cost). The gradients are the same.
+
+    Args:
+        network: Of diffusers.
+        around: Entered around each block that runs again.
     """
-    network.enable_gradient_checkpointing(_recomputed)
+    network.enable_gradient_checkpointing(partial(_recomputed, around))
 
 
-def _recomputed(block: nn.Module, *inputs: Any) -> Any:
+def _recomputed(around: Around, block: nn.Module, *inputs: Any) -> Any:
     """A block that will run again with the adapter that is on now, whichever is on by then."""
     layers = tuners(block)
     on = layers[0].active_adapters[0] if layers and not layers[0].disable_adapters else None
-    return checkpoint(
-        block, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), Behaviour(block, on).open())
-    )
+
+    @contextmanager
+    def again() -> Iterator[None]:
+        with around(), Behaviour(block, on).open():
+            yield
+
+    return checkpoint(block, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), again()))

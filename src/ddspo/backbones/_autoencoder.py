@@ -36,7 +36,7 @@ class Autoencoder:
 
     def decode(self, latents: Tensor) -> list[np.ndarray]:
         """Images [H, W, 3] uint8 of latents [N, C, h, w]."""
-        step = _at_once(latents.shape[2] * latents.shape[3] * self.scale**2)
+        step = at_once(latents.shape[2] * latents.shape[3] * self.scale**2)
         parts = (latents[first : first + step] for first in range(0, len(latents), step))
         return [image for part in parts for image in self._decode(part)]
 
@@ -55,24 +55,29 @@ class Autoencoder:
         return torch.cat([nn.functional.adaptive_avg_pool2d(code, 4).flatten(1).cpu() for code in codes])
 
     @torch.no_grad()
-    def _decode(self, latents: Tensor) -> list[np.ndarray]:
+    def decoded(self, latents: Tensor) -> Tensor:
+        """Images [N, 3, H, W] within -1 ... 1 of as many latents as fit at once."""
         mean, std = self._statistics()
         code = latents.to(self.vae.device) / self.vae.config.scaling_factor * std + mean
-        decoded = self.vae.decode(code.to(self.vae.dtype), return_dict=False)[0]
-        images = self.processor.postprocess(decoded, output_type="np")
+        images: Tensor = self.vae.decode(code.to(self.vae.dtype), return_dict=False)[0]
+        return images
+
+    def _decode(self, latents: Tensor) -> list[np.ndarray]:
+        images = self.processor.postprocess(self.decoded(latents), output_type="np")
         return list((np.nan_to_num(images) * 255).round().astype(np.uint8))  # what is no number is black
 
     def _codes(self, images: Sequence[np.ndarray]) -> Iterator[Tensor]:
         """The code of as many images as fit at once, and of the next."""
-        step = _at_once(images[0].shape[0] * images[0].shape[1])
+        step = at_once(images[0].shape[0] * images[0].shape[1])
         for first in range(0, len(images), step):
-            yield self._code(self._pixels(images[first : first + step]))
+            yield self.code(self._pixels(images[first : first + step]))
 
     def _pixels(self, images: Sequence[np.ndarray]) -> Tensor:
         return self.processor.preprocess(np.stack(images).astype(np.float32) / 255)
 
     @torch.no_grad()
-    def _code(self, x: Tensor) -> Tensor:
+    def code(self, x: Tensor) -> Tensor:
+        """The code [N, C, h, w] float32 of as many images [N, 3, H, W] within -1 ... 1 as fit at once."""
         code = self.vae.encode(x.to(self.vae.device, self.vae.dtype), return_dict=False)[0]
         return (code if isinstance(code, Tensor) else code.mode()).float()  # AutoencoderDC has no distribution
 
@@ -84,6 +89,6 @@ class Autoencoder:
         return mean.view(1, -1, 1, 1), std.view(1, -1, 1, 1)
 
 
-def _at_once(pixels: int) -> int:
+def at_once(pixels: int) -> int:
     """Images of so many pixels each."""
     return max(1, PIXELS // pixels)

@@ -138,9 +138,14 @@ def compute_dtype(network: nn.Module) -> torch.dtype:
 def stored_bytes(network: nn.Module, how: Quantization) -> int:
     """Bytes of the weights and buffers of a network once it is quantised; it may be on "meta"."""
     weights = [layer.weight for _, layer in block_layers(network, (nn.Linear,))]
-    rounded = sum(_four_bytes(each) if how == "nf4" else _eight_bytes(each) for each in weights)
+    rounded = sum(weight_bytes(each, how) for each in weights)
     every = sum(each.numel() * each.element_size() for each in (*network.parameters(), *network.buffers()))
     return every - sum(each.numel() * each.element_size() for each in weights) + rounded
+
+
+def weight_bytes(weight: Tensor, how: Quantization) -> int:
+    """Bytes of one layer's weight once it is quantised, with its scales."""
+    return _four_bytes(weight) if how == "nf4" else _eight_bytes(weight)
 
 
 def _eight_bytes(weight: Tensor) -> int:

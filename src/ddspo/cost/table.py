@@ -1,7 +1,7 @@
 """The cost of a run as a table, every quantity with its meaning and unit."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from rich.table import Table
 
@@ -20,6 +20,22 @@ def cost_table(found: Cost) -> Table:
         table.add_row(f"[bold]{title}")
         for meaning, value in rows:
             table.add_row(f"  {meaning}", value)
+    return table
+
+
+def stage_table(found: Cost, times: Mapping[str, float]) -> Table:
+    """A row a stage: what it does, its memory at the peak, and its hours, where they are known."""
+    table = Table("stage", box=None)
+    for title in ("forwards", "pairs", "texts", "images", "accelerator", "main memory", "hours"):
+        table.add_column(title, justify="right")
+    for each in found.stages:
+        counts = (each.forwards, each.trained_pairs, each.texts, each.images)
+        memory = (with_unit("_bytes", size) for size in (each.device_bytes, each.host_bytes))
+        hours = f"{times[each.name] / 3600:,.3g}" if each.name in times else ""
+        table.add_row(each.name, *(f"{count:,}" if count else "" for count in counts), *memory, hours)
+    total = sum(times.values()) / 3600
+    most = (with_unit("_bytes", size) for size in (found.most_bytes, found.most_host_bytes))
+    table.add_row("[bold]at most, and in all", *[""] * 4, *most, f"{total:,.3g}")
     return table
 
 

@@ -7,23 +7,11 @@ import torch
 from typing_extensions import Doc
 
 from ddspo.adaptations.base import Adaptation
-from ddspo.cost.memory import (
-    BRANCHES,
-    Device,
-    Parts,
-    PretrainingDevice,
-    in_pretraining,
-    in_training,
-    model_outline,
-    others_bytes,
-    size,
-)
-from ddspo.cost.work import Work, condition_shapes, count_work, forward_flops
-from ddspo.pairs.store import GIB
+from ddspo.cost.memory import Device, PretrainingDevice, in_pretraining, in_training, others_bytes, texts_of
+from ddspo.cost.shapes import BRANCHES, base_of, condition_shapes, model_outline, network_size, size
+from ddspo.cost.stages import HALF, Counted, Stage, stages_of
+from ddspo.cost.work import Work, count_work, flops_of
 from ddspo.recipe import Recipe
-
-HALF = 2
-"""Bytes of a number of a stored latent."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +29,10 @@ class Disk:
 
 @dataclass(frozen=True)
 class Host:
-    """Main memory, for each process"""
+    """Main memory while training, for each process"""
 
+    model_bytes: Annotated[int, Doc("the whole model, while it is loaded")]
+    waiting_bytes: Annotated[int, Doc("weights of the denoiser that wait there, with model.offload")]
     latents_bytes: Annotated[int, Doc("pairs held at once, with their states where these are trained on")]
     others_bytes: Annotated[int, Doc("text encoders and autoencoder that wait there while nothing needs them")]
 
@@ -56,6 +46,17 @@ class Cost:
     host: Host
     device: Device
     pretraining: PretrainingDevice | None
+    stages: tuple[Stage, ...]
+
+    @property
+    def most_bytes(self) -> int:
+        """The accelerator's memory at the peak of the stage that takes most."""
+        return max(stage.device_bytes for stage in self.stages)
+
+    @property
+    def most_host_bytes(self) -> int:
+        """Main memory at the peak of the stage that takes most."""
+        return max(stage.host_bytes for stage in self.stages)
 
 
 def cost(recipe: Recipe) -> Cost:
@@ -65,16 +66,15 @@ def cost(recipe: Recipe) -> Cost:
         InputError: The files of the model or of the evaluation cannot be read.
     """
     backbone = model_outline(recipe.model)
-    with torch.device("meta"):
-        condition = condition_shapes(backbone)
-        work = count_work(recipe, backbone, forward_flops(backbone, condition))
+    condition, others = condition_shapes(backbone), others_bytes(backbone)
+    work = count_work(recipe, backbone, flops_of(backbone, condition))
     latents = work.pairs * len(recipe.sides) * torch.Size(backbone.latent_shape).numel() * HALF
-    read = 1 + (recipe.states if recipe.draw.states == "visited" else 0)
-    others = others_bytes(backbone)
-    beside, stay = sum(others.values()), Parts(0, others).beside(recipe.train.encode)
-    imitators = recipe.pretrain
+    beside, imitators = sum(others.values()), recipe.pretrain
+    base, whole = base_of(backbone.denoiser, recipe.model), beside + network_size(backbone.denoiser)
+    counted = Counted(recipe, backbone, condition, base, whole, beside, latents)
     pretraining = in_pretraining(recipe) if recipe.pretrains else None
-    device = in_training(recipe, backbone)
+    device = in_training(recipe, model_outline(recipe.model))
+    stay = texts_of(others) if recipe.train.encode == "during" else 0
     return Cost(
         work=work,
         disk=Disk(
@@ -84,9 +84,15 @@ def cost(recipe: Recipe) -> Cost:
             aligned_bytes=_disk(device, recipe.adaptation, 0, beside),
             conditions_bytes=work.train_texts * size(condition.values()) if recipe.train.encode == "before" else 0,
         ),
-        host=Host(latents_bytes=min(latents * read, int(recipe.train.window * GIB)), others_bytes=beside - stay),
+        host=Host(
+            model_bytes=whole,
+            waiting_bytes=base.waits,
+            latents_bytes=counted.window(recipe.train),
+            others_bytes=beside - stay,
+        ),
         device=device,
         pretraining=pretraining,
+        stages=stages_of(counted, work, device, pretraining),
     )
 
 

@@ -1,7 +1,8 @@
 """The work of a run: forwards of the denoiser, counted from the recipe, and what one of them takes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -11,14 +12,13 @@ from typing_extensions import Doc
 from ddspo.backbones._sampler import sampling_with
 from ddspo.backbones.base import Backbone
 from ddspo.conditions import Condition
-from ddspo.cost.memory import BRANCHES
+from ddspo.cost.shapes import BRANCHES
 from ddspo.errors import InputError
 from ddspo.judging.options import Evaluation
 from ddspo.prompts.reading import read_prompts
 from ddspo.recipe import Recipe
 from ddspo.run_folder import MODELS
 from ddspo.stages.import_pairs import Dataset
-from ddspo.training.validation import Validation
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,29 @@ class Work:
     ]
     evaluate_forwards: Annotated[int, Doc("forwards of the evaluation, at most")]
     forward_flops: Annotated[int, Doc("floating point operations of one forward")]
+    text_flops: Annotated[int, Doc("of encoding one text")]
+    image_flops: Annotated[int, Doc("of decoding one image")]
     total_flops: Annotated[
         int, Doc("of all forwards, a backward counted as two of them, or three if activations are recomputed")
     ]
 
 
-def count_work(recipe: Recipe, backbone: Backbone, flops: int) -> Work:
+class Drawn(NamedTuple):
+    """Images, and the forwards that they take."""
+
+    images: int
+    forwards: int
+
+
+class Flops(NamedTuple):
+    """Floating point operations of one prediction for one latent, of encoding one text, and of decoding one image."""
+
+    forward: int
+    text: int
+    image: int
+
+
+def count_work(recipe: Recipe, backbone: Backbone, flops: Flops) -> Work:
     """Count the forwards of every stage; `flops` is what one of them takes."""
     sampling, training = recipe.sample, recipe.train
     seen = training.steps * training.batch
@@ -60,12 +77,12 @@ def count_work(recipe: Recipe, backbone: Backbone, flops: int) -> Work:
     samples = recipe.samples * (1 + recipe.rounds)
     with sampling_with(backbone, sampling.scheduler, sampling.scheduler_options):
         sample = samples * backbone.evaluations(*sampling.how(backbone))
-    spared = int(recipe.draw.one_state)  # of which one prediction less of either kind is needed
-    frozen, policy = seen * (recipe.policy_pair.frozen_forwards - spared), seen * (BRANCHES - spared)
+    frozen, policy = (seen * count for count in _of_a_pair(recipe))
     texts = BRANCHES if recipe.has_degraded and recipe.policy_pair.reads_degraded else 1
-    backward, first_backward = (2 + int(each.gradient_checkpointing) for each in (training, first))
-    validation = _validation(recipe.validation, training.steps, backbone)
-    evaluate = _evaluation(recipe.evaluate, backbone) if recipe.evaluate else 0
+    trained = seen * pair_forwards(recipe)
+    trained += first.steps * first.batch * pretraining_forwards(recipe) if recipe.pretrains else 0
+    validation = on_the_way(recipe, backbone).forwards + in_the_end(recipe, backbone).forwards
+    evaluate = in_evaluation(recipe.evaluate, backbone).forwards if recipe.evaluate else 0
     return Work(
         pairs=pairs,
         samples=samples,
@@ -78,9 +95,10 @@ def count_work(recipe: Recipe, backbone: Backbone, flops: int) -> Work:
         policy_forwards=policy,
         validation_forwards=validation,
         evaluate_forwards=evaluate,
-        forward_flops=flops,
-        total_flops=flops
-        * (sample + (1 + first_backward) * pretrain + frozen + (1 + backward) * policy + validation + evaluate),
+        forward_flops=flops.forward,
+        text_flops=flops.text,
+        image_flops=flops.image,
+        total_flops=flops.forward * (sample + trained + validation + evaluate),
     )
 
 
@@ -92,33 +110,67 @@ def _imported(dataset: Dataset) -> int:
     return min(known)
 
 
-def _validation(settings: Validation, updates: int, backbone: Backbone) -> int:
-    """The base once, then the policy at each validation; and both in the end."""
-    rounds = 1 + updates // settings.every if settings.every else 0
-    images = rounds * max(settings.pictures, settings.scored) + len(MODELS) * settings.final
-    return images * backbone.evaluations(*settings.how(backbone))
+def pair_forwards(recipe: Recipe) -> int:
+    """Forwards that a pair is worth in training: a backward counts as two, or three if activations are recomputed."""
+    frozen, policy = _of_a_pair(recipe)
+    return frozen + (3 + int(recipe.train.gradient_checkpointing)) * policy
 
 
-def _evaluation(settings: Evaluation, backbone: Backbone) -> int:
+def pretraining_forwards(recipe: Recipe) -> int:
+    """The same while winner and loser are pretrained."""
+    return (3 + int(recipe.pretrain.train.gradient_checkpointing)) * BRANCHES
+
+
+def _of_a_pair(recipe: Recipe) -> tuple[int, int]:
+    """Frozen and policy forwards of one pair."""
+    spared = int(recipe.draw.one_state)  # of which one prediction less of either kind is needed
+    return recipe.policy_pair.frozen_forwards - spared, BRANCHES - spared
+
+
+def on_the_way(recipe: Recipe, backbone: Backbone) -> Drawn:
+    """Validations: the base once, then the policy at each."""
+    settings = recipe.validation
+    rounds = 1 + recipe.train.steps // settings.every if settings.every else 0
+    images = rounds * max(settings.pictures, settings.scored)
+    return Drawn(images, images * backbone.evaluations(*settings.how(backbone)))
+
+
+def in_the_end(recipe: Recipe, backbone: Backbone) -> Drawn:
+    """The last pictures, of base and policy."""
+    settings = recipe.validation
+    images = len(MODELS) * settings.final
+    return Drawn(images, images * backbone.evaluations(*settings.how(backbone)))
+
+
+def in_evaluation(settings: Evaluation, backbone: Backbone) -> Drawn:
     """Every model over all scales on the validation prompts, then at one, which may be the dearest."""
     each = {scale: backbone.evaluations(settings.steps, scale) for scale in settings.scales}
-    drawn = len(read_prompts(settings.prompts, "evaluate.prompts")) * settings.images * max(each.values())
+    drawn = len(read_prompts(settings.prompts, "evaluate.prompts")) * settings.images
+    images, forwards = drawn, drawn * max(each.values())
     if settings.chooser and settings.validation:
         tried = len(read_prompts(settings.validation, "evaluate.validation")) * settings.validation_images
-        drawn += tried * sum(each.values())
-    return (len(MODELS) + len(settings.models)) * drawn
+        images, forwards = images + tried * len(each), forwards + tried * sum(each.values())
+    models = len(MODELS) + len(settings.models)
+    return Drawn(models * images, models * forwards)
 
 
-def condition_shapes(backbone: Backbone) -> Condition:
-    """Shapes of one text's condition. Fake tensors, because text encoders look into the values of others' masks."""
+def flops_of(backbone: Backbone, condition: Condition) -> Flops:
+    """Counted on the "meta" device; the condition is one text's."""
+    dtype = backbone.compute_dtype
+    latent, time = torch.empty(1, *backbone.latent_shape, dtype=dtype, device="meta"), torch.ones(1, device="meta")
+    return Flops(
+        _counted(lambda: backbone.predict(backbone.denoiser, latent, time, condition)),
+        _encoded(backbone),
+        _counted(lambda: backbone.autoencoder.decoded(latent)),
+    )
+
+
+def _encoded(backbone: Backbone) -> int:
     with FakeTensorMode(allow_non_fake_inputs=True):
-        rows = backbone.encode(["a prompt"])
-    return {name: torch.empty(row.shape, dtype=row.dtype) for name, row in rows.items()}
+        return _counted(lambda: backbone.encode(["a prompt"]))
 
 
-def forward_flops(backbone: Backbone, condition: Condition) -> int:
-    """Floating point operations of one prediction for one latent."""
-    denoiser, dtype = backbone.denoiser, backbone.compute_dtype
+def _counted(function: Callable[[], object]) -> int:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        backbone.predict(denoiser, torch.empty(1, *backbone.latent_shape, dtype=dtype), torch.ones(1), condition)
+        function()
     return counter.get_total_flops()
