@@ -18,9 +18,11 @@ from outlines import names, read, write
 from ddspo import components
 from ddspo.adaptations.base import Adaptation
 from ddspo.backbones.base import Model
-from ddspo.cost.memory import in_training, model_outline, others_bytes
+from ddspo.cost.memory import in_training, others_bytes
+from ddspo.cost.shapes import model_outline
+from ddspo.cost.speed import assumed, seconds
 from ddspo.cost.table import with_unit
-from ddspo.cost.total import Cost, cost
+from ddspo.cost.total import cost
 from ddspo.policy_pairs.base import PolicyPair
 from ddspo.prompts.source import Source
 from ddspo.recipe import Recipe, load
@@ -81,7 +83,7 @@ def memory_row(name: str) -> str:
         }
         others = sum(others_bytes(model_outline(model)).values())
     full = devices["full", "training_free"]
-    cells = [each.frozen_bytes + 4 * each.trained_bytes + each.average_bytes for each in devices.values()]
+    cells = [each.total_bytes - each.activations_bytes for each in devices.values()]
     held = [16 * full.trained_bytes // 4 + copies * full.frozen_bytes for copies in OFFICIAL.values()]
     official = held if read(name)["backbone"] in ("sd", "sdxl") else [None, None]
     return f"| {read(name)['title']} | " + " | ".join(map(_gib, [others, *cells, *official])) + " |"
@@ -96,18 +98,13 @@ def needs(path: Path) -> str:
         found = cost(
             replace(given, dataset=replace(given.dataset, source="owner/name", pairs=1)) if given.dataset else given
         )
-    pairs, device = (with_unit("_bytes", size) for size in (found.disk.pairs_bytes, _peak(found)))
-    hours = found.work.total_flops / RATE / 3600
+    pairs, device = (with_unit("_bytes", size) for size in (found.disk.pairs_bytes, found.most_bytes))
+    hours = sum(seconds(found, assumed(given, RATE, found)).values()) / 3600
     which = "a pair" if given.dataset else "for pairs"
     return (
-        f"# Needs: {pairs} of disk {which}; {device} of accelerator memory and activations; "
+        f"# Needs: {pairs} of disk {which}; {device} of accelerator memory; "
         f"{hours:,.0f} hours at {with_unit('_flops', RATE)}/s"
     )
-
-
-def _peak(found: Cost) -> int:
-    stages = [found.device] + ([found.pretraining] if found.pretraining else [])
-    return max(stage.total_bytes for stage in stages)
 
 
 def rewrite() -> None:

@@ -150,9 +150,9 @@ def test_operations_of_a_linear_network() -> None:
 def test_bytes_by_hand(configurations: Path, tiny_folder: Path) -> None:
     """A latent has 4 x 8 x 8 numbers, in half precision 512 B; 12 of them. A condition has 16 tokens of 16 numbers.
 
-    An adapter of rank 2 beside a linear layer of m inputs and n outputs has 2 (m + n) weights in two matrices; with two
-    moments each and a number of updates a matrix, a checkpoint holds three times their bytes and 4 B for each, and two
-    are kept.
+    An adapter of rank 2 beside a linear layer of m inputs and n outputs has 2 (m + n) weights in two matrices; with
+    two moments each and a number of updates a matrix, a checkpoint holds three times their bytes and 4 B for each, and
+    two are kept.
     """
     found = counted(configurations)
     loaded = SD.load(Model(str(tiny_folder)))

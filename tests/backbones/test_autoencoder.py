@@ -49,6 +49,6 @@ def test_it_takes_few_pixels_at_a_time(name: str, monkeypatch: pytest.MonkeyPatc
 
 def test_an_image_of_a_thousand_pixels_a_side_goes_alone() -> None:
     """And 64 of the miniature's size go together, as they always did."""
-    assert module.at_once(1024 * 1024) == module._at_once(2048 * 2048) == 1
+    assert module.at_once(1024 * 1024) == module.at_once(2048 * 2048) == 1
     assert module.at_once(512 * 512) == 4
     assert module.at_once(32 * 32) >= 64
