@@ -34,9 +34,9 @@ def recipe(folder: Path, *overrides: str) -> Recipe:
 def test_seconds_by_hand(tiny_folder: Path) -> None:
     """With 1 s to load, 10 s a text, 100 s a forward, 1000 s a pair and 10 000 s an image.
 
-    sample: loads once; 12 latents, each with two texts under guidance, take 120 forwards. texts: 12. train: loads once,
-    12 pairs. validation: the base and the policy once, 6 images of 4 forwards and one text each. pictures: loads once,
-    2 x 3 images.
+    sample: loads once; 12 latents, each with two texts under guidance, take 120 forwards. texts: 12. train: loads
+    once, 12 pairs. validation: the base and the policy once, 6 images of 4 forwards and one text each. pictures: loads
+    once, 2 x 3 images.
     """
     found = cost(recipe(tiny_folder))
     times = seconds(found, Speed(load=1, text=10, forward=100, pair=1000, image=10_000))
@@ -51,8 +51,8 @@ def test_seconds_by_hand(tiny_folder: Path) -> None:
 
 
 def test_a_pair_in_pretraining_takes_its_share(tiny_folder: Path) -> None:
-    """2 forwards and 2 backwards are 6 forwards; with 4 frozen ones a pair of `train` takes 10. 5 updates of 4 pairs."""
-    given = ["policy_pair=data_driven", "pretrain.train.steps=5", "pretrain.train.batch=4", "pretrain.train.window=1"]
+    """2 forwards and 2 backwards are 6 forwards; with 4 frozen ones a pair of `train` takes 10. 5 updates of 4."""
+    given = ["policy_pair=data_driven", "pretrain.train.steps=5", "pretrain.train.batch=4"]
     found = cost(recipe(tiny_folder, *given, "pretrain.train.device_batch=4"))
     assert seconds(found, Speed(0, 0, 0, 1, 0))["pretrain"] == pytest.approx(20 * 6 / 10)
 

@@ -92,7 +92,7 @@ def view_of(backbone: Backbone, drawing: Drawing, condition: Condition, pairs: i
         return torch.zeros(pairs, *backbone.latent_shape, device=device)
 
     win, noise = latents(), latents()
-    x = Pair(win, latents() if drawing.latents == "both" else win)
+    x = Pair(win, win if drawing.one_state else latents())
     rows = {name: row.repeat(pairs, *[1] * (row.ndim - 1)) for name, row in condition.items()}
     degraded = {name: row.clone() for name, row in rows.items()}
     t = backbone.path.times(torch.full((pairs,), 0.5, device="cpu")).to(device)

@@ -146,9 +146,9 @@ def stages_of(counted: Counted, work: Work, training: Device, pretraining: Devic
 
 
 def _import(counted: Counted, work: Work) -> Stage:
-    dataset, images = counted.recipe.dataset, BRANCHES * work.pairs
+    dataset, sides = counted.recipe.dataset, len(counted.recipe.sides)
     assert dataset
-    batch = BRANCHES * dataset.batch
+    batch, images = sides * dataset.batch, sides * work.pairs
     device = counted.loaded + of_images(counted.backbone, batch, encoded=True)
     return Stage("import", 0, 0, images, 0, device, counted.whole + batch * counted.image, loads=1)
 
