@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from diffusers import UNet2DConditionModel
+from interruptions import history
 
 from ddspo.errors import InputError
 from ddspo.files import write_rows
@@ -113,7 +114,7 @@ def test_of_two_at_once_one_gets_a_line_and_the_other_a_whole_run(base: Path, tm
     said = sorted(found.get() for _ in processes)
     assert said[0] == ""
     assert "in use by " in said[1]
-    assert read_rows(run_of(tmp_path).log) == read_rows(run_of(base).log)
+    assert history(run_of(tmp_path).log) == history(run_of(base).log)
     assert Manifest(run_of(tmp_path)).is_whole("train")
 
 
@@ -141,16 +142,16 @@ def test_sampling_goes_on_with_another_batch(base: Path, tmp_path: Path, monkeyp
     shutil.copy(base / "recipe.yaml", tmp_path / "recipe.yaml")
     from ddspo.sampling import samples
 
-    both, calls = samples._both, []
+    batch, calls = samples._batch, []
 
     def killed(*rest: Any) -> Any:
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return both(*rest)
+        return batch(*rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(samples, "_both", killed)
+        patch.setattr(samples, "_batch", killed)
         with pytest.raises(KeyboardInterrupt):
             start(tmp_path).run(("degrade", "sample"))
     start(tmp_path, "sample.batch=1").run(("degrade", "sample"))
@@ -204,7 +205,7 @@ def test_a_stage_that_is_asked_for_by_name_begins_anew(place: Path) -> None:
 def test_long_work_is_not_thrown_away_without_a_word(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = Manifest(run_of(place))
     manifest._record("sample", manifest.stages()["sample"] | {"seconds": 7200.0})
-    with pytest.raises(InputError, match="--fresh: nothing was thrown away"):
+    with pytest.raises(InputError, match="nothing was thrown away"):
         start(place, "seed=1", fresh=True, sure=lambda question: "sample (120 min)" not in question)
     assert "by sample (120 min)" in capsys.readouterr().err
     assert run_of(place).pairs.exists()

@@ -48,7 +48,7 @@ ORDER = [
     {"recipe", "galleries", "conversion"},
     {"contestants", "verdicts"},
     {"checks"},
-    {"result", "settings"},
+    {"result", "settings", "growth"},
     {"standing", "jobs"},
     {"workflow", "cost"},
     {"afterwards"},

@@ -21,6 +21,8 @@ SEAL = "sha256"
 """The manifest's own digest, beside the stages."""
 COPIED = ("index.json", "layout.json")
 """Of pairs/: without them nobody would know which shards are whole, and days of sampling would be lost."""
+OF_ITS_END = ("digest", "result", "update", "peak_bytes")
+"""Of a stage's entry, what is known of a finished one alone."""
 PRESENT = {"sample": "pairs/*.parquet", "import": "pairs/*.parquet"}
 """What has no digest here but must be there: shards have theirs in an index."""
 CARD = "README.md"
@@ -37,7 +39,7 @@ class Manifest:
     """Of the packages that are at work, kept with each stage that they make."""
 
     def stages(self) -> Row:
-        """{stage: {settings, inputs, versions, seconds, finished, digest, result}}, empty where nothing has begun.
+        """{stage: {settings, inputs, versions, seconds, finished, digest, result ...}}, empty where nothing has begun.
 
         A manifest that is damaged or gone is read from its copy.
 
@@ -109,6 +111,24 @@ class Manifest:
         finally:
             self._record(name, given | {"seconds": round(spent + time.monotonic() - began, 2)} | state)
 
+    def go_on(self, name: str, settings: Row | None = None) -> None:
+        """Open a stage again that goes on from what it left, from now on with other settings if there are some."""
+        entry = self.entry(name)
+        if entry:
+            known = {key: entry[key] for key in entry if key not in OF_ITS_END}
+            self._record(name, known | {"settings": settings or entry["settings"], "inputs": {}, "finished": False})
+
+    def drop_aligned(self) -> list[str]:
+        """Delete the aligned model and what it drew, so that both are made again; says what was kept aside."""
+        said = self.run.clear_aligned()
+        self.go_on("images")
+        return said
+
+    def note(self, name: str, found: Row) -> None:
+        """Keep something more of a stage that is done; nothing depends on it."""
+        if found:
+            self._record(name, self.entry(name) | found)
+
     def damage(self, name: str) -> dict[Path, str]:
         """What a finished stage left and is not as it was written: {file: what is wrong}."""
         path, digest = self._digests(name), self.entry(name).get("digest")
@@ -136,7 +156,7 @@ class Manifest:
         for path in lost:
             remove(path)
         if lost:
-            entry = {key: value for key, value in self.entry(name).items() if key not in ("digest", "result")}
+            entry = {key: value for key, value in self.entry(name).items() if key not in OF_ITS_END}
             self._record(name, entry | {"finished": False})
         ends = {path: "it is made again" if path in lost else "it is put back from a copy" for path in damaged}
         return [f"{path}: {what}: {ends[path]}" for path, what in damaged.items()]

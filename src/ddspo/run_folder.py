@@ -235,6 +235,14 @@ class RunFolder:
             remove(path)
         return self._keep_votes() if names & {"train", "images"} else []
 
+    def clear_aligned(self) -> list[str]:
+        """Delete the aligned model, and of pictures those that it drew; says where votes on them went."""
+        aligned = MODELS[1]
+        drawn = (self.images / aligned, self.tried / aligned, self.drawn, self.samples / aligned)
+        for path in (self.aligned, self.exports, *drawn):
+            remove(path)
+        return self._keep_votes()
+
     def _keep_votes(self) -> list[str]:
         """Votes are a person's work: where their images go, they are put aside."""
         said = []

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from ddspo import components
 from ddspo.checks import Checked
 from ddspo.errors import InputError
+from ddspo.growth import GROWS, Growth, why_not
 from ddspo.manifest import Manifest
+from ddspo.pairs.layout import Layout, layout_of
 from ddspo.recipe import STAGES, VERBS
 from ddspo.settings import changed, settings_of
 
@@ -34,19 +36,49 @@ class Standing:
         return next((name for name in STAGES if self._changed(name)), None)
 
     def check(self, names: Iterable[str]) -> None:
-        """Refuse what changed since a stage was begun; what is quickly made anew is, without asking.
+        """Refuse what changed since a stage was begun; what grows may, and what is quickly made anew is.
 
         Raises:
             InputError: One of some stages was begun with other settings, or made from something else; the first one.
         """
         for name in STAGES:
             keys = self._changed(name) if name in names and name not in ANEW else []
-            if keys:
+            more = bool(keys) and self._more(name, keys)
+            why = why_not(name, self.found.recipe) if more else ""
+            if keys and (why or not more):
                 raise InputError(
-                    f"{self.manifest.run.path}: stage {name} was begun with another {', '.join(keys)}: choose another "
-                    f"name=..., or add --fresh to `ddspo {_verb(name)}` or `ddspo run`, which starts anew at "
+                    f"{self.manifest.run.path}: stage {name} was begun with another {', '.join(keys)}{why}: choose "
+                    f"another name=..., or add --fresh to `ddspo {_verb(name)}` or `ddspo run`, which starts anew at "
                     f"{name} and keeps what was made before it"
                 )
+
+    def growth(self) -> Growth:
+        """What goes on to more, and what starts anew because of it."""
+        more = {name: self._more(name, self._changed(name)) for name in GROWS}
+        return Growth.of({name: numbers for name, numbers in more.items() if numbers}, self.found.recipe)
+
+    def grow(self, growth: Growth) -> list[str]:
+        """Open what goes on, forget what starts anew, and drop what the aligned model drew.
+
+        Returns:
+            Lines on what was kept and what was not.
+        """
+        begun = [name for name in growth.anew if self.manifest.entry(name)]
+        said = growth.lines() + [f"{name}: starts anew on all pairs" for name in begun]
+        said += self.manifest.forget(growth.anew)
+        for name in growth.goes_on:
+            self.manifest.go_on(name, settings_of(name, self.found))
+        return said + self.manifest.drop_aligned()
+
+    def _more(self, name: str, keys: list[str]) -> tuple[int, int] | None:
+        """The number that a stage had and the larger one that is asked for, if nothing else has changed."""
+        group, option = GROWS.get(name, ("", ""))
+        if keys != [f"{group}.{option}"]:
+            return None
+        old = self.manifest.entry(name)["settings"].get(group, {}).get(option)
+        new = settings_of(name, self.found)[group][option]
+        known = name != "sample" or bool(layout_of(self.manifest.run.pairs, Layout(1, 1)).ends)
+        return (old, new) if known and type(old) is int and new > old else None
 
     def needs(self, name: str) -> None:
         """Earlier stages must be finished and whole; one that was not begun is not run behind the user's back.

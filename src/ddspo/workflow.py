@@ -21,6 +21,7 @@ from ddspo.rows import Row, read_json
 from ddspo.run_folder import RunFolder
 from ddspo.standing import Standing
 from ddspo.training import processes
+from ddspo.training.clock import Clock
 
 MENDING = ("sample", "import")
 """Stages that look for damage where they are finished, if they are asked for by name."""
@@ -75,6 +76,9 @@ class Workflow:
         if first:
             flow.standing.needs(first)
         flow.standing.check(set(STAGES) - set(cleared))
+        for name in flow.standing.growth().goes_on:
+            if first and name not in cleared and STAGES.index(name) < STAGES.index(first):
+                raise InputError(f"{name} grows before {first}: run `ddspo {name}` first, or `ddspo run`")
         if fresh and not begin:
             flow.progress.say("--fresh: nothing has changed: `ddspo STAGE --fresh` starts anew at a stage")
         alone(lambda: flow._prepare(cleared, sure))
@@ -110,10 +114,13 @@ class Workflow:
             for name in stages or self.recipe.stages:
                 standing.needs(name)
                 alone(partial(self._mend, name))
+                Clock.peak(self.accelerator.device)  # of what was before
                 with standing.enter(name) as left:
                     if left or (name in MENDING and name in stages):
                         Jobs(self.found, self.accelerator, self.progress).run(name)
                         self.accelerator.free_memory()  # a stage gives back what it held
+                if left:
+                    standing.manifest.note(name, Clock.peak(self.accelerator.device))
                 self.accelerator.wait_for_everyone()
                 seconds, where = standing.manifest.entry(name).get("seconds", 0), self.folder.result(name)
                 self.progress.say(f"{name:<9} {'done' if left else 'kept'} in {seconds:.0f} s -> {where}")
@@ -144,16 +151,24 @@ class Workflow:
             tidy(self.folder.path)
             for line in self.standing.manifest.restore():
                 self.progress.say(line)
-            begun = {name: self.standing.manifest.entry(name).get("seconds", 0.0) for name in cleared}
-            long = [f"{name} ({seconds / 60:.0f} min)" for name, seconds in begun.items() if seconds > LONG]
-            if long:
-                question = f"--fresh: throws away what was made in {self.folder.path} by {', '.join(long)}"
-                self.progress.say(question)
-                if not sure(question):
-                    raise InputError("--fresh: nothing was thrown away: run without it, or choose another name=...")
+            growth = self.standing.growth()
+            self._ask((*cleared, *growth.anew), sure)
             for line in self.standing.manifest.forget(cleared) if cleared else ():
                 self.progress.say(line)
+            growth = self.standing.growth()  # of what is left
+            for line in self.standing.grow(growth) if growth.goes_on else ():
+                self.progress.say(line)
             self._describe()
+
+    def _ask(self, lost: tuple[str, ...], sure: Callable[[str], bool]) -> None:
+        """Whether the work of some stages may be thrown away, if it was long."""
+        begun = {name: self.standing.manifest.entry(name).get("seconds", 0.0) for name in lost}
+        long = [f"{name} ({seconds / 60:.0f} min)" for name, seconds in begun.items() if seconds > LONG]
+        if long:
+            question = f"throws away what was made in {self.folder.path} by {', '.join(long)}"
+            self.progress.say(question)
+            if not sure(question):
+                raise InputError("nothing was thrown away: ask for what there was, or choose another name=...")
 
     def _describe(self) -> None:
         """Write down what runs, and on what."""

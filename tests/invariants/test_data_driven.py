@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from interruptions import history
 from safetensors.torch import load_file
 from test_trajectories import ROOT, digests, interrupt, run
-
-from ddspo.rows import read_rows
 
 LORA = "pytorch_lora_weights.safetensors"
 SETTINGS = [
@@ -41,7 +40,7 @@ def results(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def logs(folder: Path) -> list[list[dict[str, float]]]:
-    return [read_rows(folder / "pretrain" / "log.jsonl"), read_rows(folder / "log.jsonl")]
+    return [history(folder / "pretrain" / "log.jsonl"), history(folder / "log.jsonl")]
 
 
 def test_the_run_leaves_what_it_promises(whole: Path) -> None:

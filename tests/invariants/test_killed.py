@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from interruptions import history
 
 from ddspo import files
 from ddspo.manifest import Manifest
@@ -24,7 +25,7 @@ trackers: []
 """
 FORK = multiprocessing.get_context("fork")
 STRIDE = 3
-SAME = ("prompts.jsonl", "pairs/**/*", "aligned/*.safetensors", "log.jsonl", "samples/**/*")
+SAME = ("prompts.jsonl", "pairs/**/*", "aligned/*.safetensors", "samples/**/*")
 """What ends as it does without a kill, to the byte."""
 
 
@@ -71,5 +72,6 @@ def test_a_run_that_is_killed_at_renames_ends_the_same(path: Path, tmp_path: Pat
     Workflow.start(load(path, [f"out={tmp_path / 'whole'}"])).run()
     killed, whole = (RunFolder(tmp_path / name / "run") for name in ("killed", "whole"))
     assert contents(killed) == contents(whole)
+    assert history(killed.log) == history(whole.log)
     assert not list(killed.path.rglob("*.partial"))
     assert all(Manifest(killed).is_whole(stage) for stage in ("degrade", "sample", "train", "report"))

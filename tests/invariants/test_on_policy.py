@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from interruptions import history
 from test_trajectories import ROOT, digests, interrupt, run, weights
 
 from ddspo.manifest import Manifest
 from ddspo.pairs.store import PairStore
-from ddspo.rows import read_rows
 from ddspo.run_folder import RunFolder
 
 SETTINGS = [
@@ -43,7 +43,7 @@ def test_a_run_killed_while_a_round_is_made_ends_bit_identical(whole: Path, tmp_
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
     assert digests(folder, "rounds/**/*.*") == digests(whole, "rounds/**/*.*")
     assert {path.parent.name for path in folder.glob("rounds/*/index.json")} == {"0001", "0002"}
-    assert read_rows(folder / "log.jsonl") == read_rows(whole / "log.jsonl")
+    assert history(folder / "log.jsonl") == history(whole / "log.jsonl")
 
 
 def test_two_processes_make_the_same_rounds(whole: Path, tmp_path: Path) -> None:

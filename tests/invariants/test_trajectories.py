@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from interruptions import history
 from safetensors.torch import load_file
 
 from ddspo.files import write_rows
@@ -117,6 +118,7 @@ def test_the_run_leaves_what_it_promises(whole: Path) -> None:
     assert log[0]["loss"] == pytest.approx(0.693147, abs=1e-6)
     assert abs(log[0]["u_mean"]) < 1e-5
     assert log[-1]["lose_displacement"] > 0
+    assert all(0 < row["seconds"] < 60 for row in log)
     assert text(f"{aligned['difference']:+.3f}") in (whole / "aligned" / "README.md").read_text()
 
 
@@ -151,7 +153,7 @@ def test_a_run_killed_three_times_ends_bit_identical(whole: Path, tmp_path: Path
         "validation/**/*.png",
     ):
         assert digests(folder, pattern) == digests(whole, pattern), pattern
-    assert read_rows(folder / "log.jsonl") == read_rows(whole / "log.jsonl")
+    assert history(folder / "log.jsonl") == history(whole / "log.jsonl")
 
 
 def test_accumulation_equals_one_batch(whole: Path, tmp_path: Path) -> None:

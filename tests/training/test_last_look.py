@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from interruptions import killed_at
+from interruptions import history, killed_at
 from safetensors.torch import load_file
 
 from ddspo.adaptations.lora import LoRA
@@ -81,7 +81,7 @@ def test_a_scaler_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Monke
             with pytest.raises(KeyboardInterrupt):
                 fit(tmp_path / "cut", scale=2.0**127)
     cut = fit(tmp_path / "cut", scale=2.0**127)
-    assert cut.log.read_bytes() == whole.log.read_bytes()
+    assert history(cut.log) == history(whole.log)
     for name in ("weights", "average", "scaler", "optimizer"):
         file = f"checkpoints/0000008/{name}.safetensors"
         assert (cut.path / file).read_bytes() == (whole.path / file).read_bytes(), name

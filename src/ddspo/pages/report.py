@@ -1,7 +1,8 @@
 """report.html: one self-contained page of everything that is in a run folder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -37,6 +38,7 @@ def page(run: RunFolder, result: Row) -> str:
             drawn_rows=drawn[:DRAWN],
             drawn_count=len(drawn),
             updates=len(log),
+            pace=_pace(log),
             training=figures.training(log) if log else [],
             pretraining_updates=len(pretraining),
             pretraining=figures.pretraining(pretraining) if pretraining else [],
@@ -86,6 +88,13 @@ def _evaluation(run: RunFolder, result: Row) -> dict[str, Any]:
 
 def _embed(run: RunFolder, side: int) -> Callable[[str], figures.Picture | None]:
     return lambda path: figures.embed(run.path / path, side)
+
+
+def _pace(log: Sequence[Row]) -> str:
+    """How long an update took, and the most memory of one, where the log says so."""
+    seconds, peaks = ([row[name] for row in log if name in row] for name in ("seconds", "peak_bytes"))
+    found = [f"{median(seconds):.3g} s each in the median"] if seconds else []
+    return ", ".join([*found, *([f"{max(peaks) / 2**30:.2f} GiB at most"] if peaks else [])])
 
 
 def _rows(path: Path) -> list[Row]:

@@ -71,8 +71,8 @@ class PairMaker:
             if settings.scheduler or settings.scheduler_options:
                 check_draws(backbone, steps, guidance)
             settings.check_states(backbone.evaluations(steps, 1.0))
-            layout = layout_of(folder, settings.layout)
-            alone(lambda: begin(folder, layout.shards(settings.pairs)))
+            layout = layout_of(folder, settings.layout).until(settings.pairs)
+            alone(lambda: begin(folder, len(layout.sizes(settings.pairs))))
             alone(lambda: keep_layout(folder, layout))
             writer = PairWriter(folder, self._origin(number), self.accelerator.process_index)
             agree(lambda: self._run(self.plan(number), writer))
@@ -81,7 +81,7 @@ class PairMaker:
         alone(lambda: self._finish(folder, layout))
 
     def _finish(self, folder: Path, layout: Layout) -> None:
-        entries, settings = finish(folder, layout.shards(self.settings.pairs)), self.settings
+        entries, settings = finish(folder, len(layout.sizes(self.settings.pairs))), self.settings
         if settings.labels:
             pairs = sum(entry.rows for entry in entries.values())
             self.progress.say(_yield(pairs, settings.pairs, settings.labels))

@@ -33,11 +33,12 @@ class Labels:
 class Sampling:
     """How pairs are generated."""
 
+    # Not in the representation, whose digest is in the shards: a store may grow.
     pairs: Annotated[
         int,
         Gt(0),
         Doc("how many, or with labels of how many prompts; prompts are used in turn, each time with a new seed"),
-    ] = 512
+    ] = field(default=512, repr=False)
     scheduler: Annotated[str | None, Doc("a scheduler of diffusers, as DDIMScheduler; null: the model's own")] = None
     scheduler_options: Annotated[
         dict[str, JsonValue], Doc("entries of its configuration that are to differ from the model's")

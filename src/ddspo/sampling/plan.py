@@ -43,8 +43,8 @@ class Plan:
         """What a process has to do: every so many shards are its own."""
         pairs, rows = self.settings.pairs, self._rows()
         layout = layout_of(writer.folder, self.settings.layout)
-        for shard in range(layout.shards(pairs)):
-            mine = list(islice(rows, min(layout.shard, pairs - shard * layout.shard)))
+        for shard, size in enumerate(layout.sizes(pairs)):
+            mine = list(islice(rows, size))
             if shard % processes != process:
                 continue
             parts = [mine[first : first + layout.part] for first in range(0, len(mine), layout.part)]

@@ -21,10 +21,12 @@ def report(run: RunFolder, name: str, *, evaluated: bool = True) -> Row:
     Raises:
         InputError: The run should have been evaluated and was not.
     """
+    stages = {stage: row for stage, row in Manifest(run).stages().items() if stage != "report"}
     result = {
         "name": name,
         **(_evaluation(run) if evaluated else NOTHING),
-        "stages": {stage: row["seconds"] for stage, row in Manifest(run).stages().items() if stage != "report"},
+        "stages": {stage: row["seconds"] for stage, row in stages.items()},
+        "peak_bytes": {stage: row["peak_bytes"] for stage, row in stages.items() if "peak_bytes" in row},
         "versions": environment(run).get("versions", {}),
     }
     write_json(run.report_json, result)

@@ -23,6 +23,7 @@ from ddspo.training import optimizers
 from ddspo.training.average import Average
 from ddspo.training.batches import mean_over
 from ddspo.training.checkpoints import Checkpoints, deep, flat
+from ddspo.training.clock import Clock
 from ddspo.training.guards import best, fault
 from ddspo.training.log import Log
 from ddspo.training.optimisation import Optimisation, check_batch
@@ -143,8 +144,9 @@ class Fit:
         return self.average.applied() if self.average else nullcontext()
 
     def _update(self, step: int) -> dict[str, float]:
-        losses, logs = [], []
-        for view in self._micro_batches(step):
+        losses, logs, rows = [], [], self._rows(step)
+        clock = Clock(self.accelerator.device)  # of the update alone: pairs of a round may have been made before it
+        for view in self._micro_batches(rows):
             with self.accelerator.accumulate(*self.trained.networks):
                 loss = self._loss(view)
                 self.accelerator.backward(loss.value)
@@ -156,7 +158,7 @@ class Fit:
                 self.optimizer.zero_grad()
         lr = float(self.schedule.get_last_lr()[0])
         row = self._row(step, {"loss": torch.stack(losses).mean()} | mean_over(logs)) | {"lr": lr} | norms
-        return row | self._follow()
+        return row | self._follow() | clock.read()
 
     def _follow(self) -> dict[str, float]:
         """Whatever goes on with an update, where there was one: a gradient scaler skips those that overflow."""
@@ -181,8 +183,11 @@ class Fit:
         largest = self.settings.max_grad_norm
         return {name: float(nn.utils.clip_grad_norm_(group, largest)) for name, group in self.groups.items()}
 
-    def _micro_batches(self, step: int) -> Iterator[View]:
-        rows = self.batches.rows(step)[self.accelerator.process_index :: self.accelerator.num_processes]
+    def _rows(self, step: int) -> list[tuple[int, int]]:
+        """Those of this process."""
+        return self.batches.rows(step)[self.accelerator.process_index :: self.accelerator.num_processes]
+
+    def _micro_batches(self, rows: Sequence[tuple[int, int]]) -> Iterator[View]:
         size = self.settings.device_batch
         for first in range(0, len(rows), size):
             yield self.batches.view(rows[first : first + size], self.accelerator.device)
@@ -205,7 +210,7 @@ class Fit:
     @torch.no_grad()
     def _look_again(self, last: int) -> None:
         """What an update did shows in the next loss: for the last, in one of its own batch, before it is saved."""
-        view = next(self._micro_batches(last - 1))
+        view = next(self._micro_batches(self._rows(last - 1)))
         loss = self._loss(view)
         self._watch(self._row(last, {"loss": loss.value} | loss.log))
 
