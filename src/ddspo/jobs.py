@@ -75,15 +75,8 @@ class Jobs:
     def _degrade(self) -> None:
         given, how = self.recipe, self.recipe.degradation_used
         if given.dataset:
-            degrade(
-                self.folder,
-                given.dataset.captions(),
-                how,
-                given.seed,
-                self.progress,
-                given.dataset.pairs,
-                self._readers,
-            )
+            rows, total = given.dataset.captions(), given.dataset.pairs
+            degrade(self.folder, rows, how, given.seed, self.progress, total, self._readers)
             return
         prompts = reading(given)
         degrade(self.folder, prompts, how, given.seed, self.progress, prompts.source.limit, self._readers)

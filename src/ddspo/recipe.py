@@ -204,8 +204,8 @@ def _unpaired(recipe: Recipe) -> str | None:
         return None
     if recipe.draw.sides != recipe.dataset.sides:
         return (
-            f"draw.latents {recipe.draw.latents}: the dataset has one image of each caption: set draw.latents=winner, "
-            "and draw.anchor, without which nothing holds a policy of one latent"
+            f"draw.latents {recipe.draw.latents}: the dataset has one image of each caption: set draw.latents=winner "
+            "and draw.noise=independent, a noise of its own for each branch"
         )
     if recipe.pretrains:
         return "policy_pair: its loser learns from losing images, and the dataset has none: use training_free"

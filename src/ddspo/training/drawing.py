@@ -26,7 +26,7 @@ class Drawing:
     """How the pairs of a step are drawn and weighed."""
 
     timesteps: Annotated[Timesteps, Doc("how often each time is drawn")] = field(default_factory=Uniform)
-    noise: Annotated[Literal["shared", "independent"], Doc("one noise for both latents of a pair, or one each")] = (
+    noise: Annotated[Literal["shared", "independent"], Doc("one noise for both branches of a pair, or one each")] = (
         "shared"
     )
     states: Annotated[
