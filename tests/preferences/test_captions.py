@@ -1,5 +1,7 @@
 """Captioned images without preferences: captions are degraded, images encoded once, and nothing is sampled."""
 
+import io
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +92,31 @@ def test_a_table_of_images(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no column image but picture, about: name it with dataset.format.capt"):
         read("captions", tmp_path)
     assert not read({"captions": {"image": "picture", "caption": "about"}}, tmp_path)[1]
+
+
+def test_tar_files(tmp_path: Path) -> None:
+    """As WebDataset makes them: a row is what has one name up to the first dot, folders and all."""
+
+    def write(name: str, files: dict[str, bytes]) -> None:
+        with tarfile.open(tmp_path / name, "w") as tar:
+            for each, content in files.items():
+                member = tarfile.TarInfo(each)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+
+    write("b.tar", {"2.png": encoded(2), "2.txt": b"two\n"})
+    write(
+        "a.tar",
+        {"x/0.PNG": encoded(0), "x/0.json": b"{}", "x/0.txt": b"zero", "x/1.png": encoded(1), "9.txt": b"\xff"},
+    )
+    found, left_out = read("captions", tmp_path)
+    assert [(each.place, each.prompt) for each in found] == [("a.tar:x/0", "zero"), ("b.tar:2", "two")]
+    assert np.array_equal(found[0].sides.win.read(), picture(0))
+    assert left_out == [("a.tar:x/1", "no prompt"), ("a.tar:9", "text that is not UTF-8")]
+    assert len(read("captions", tmp_path / "b.tar")[0]) == 1
+    (tmp_path / "b.tar").write_bytes((tmp_path / "b.tar").read_bytes()[:700])
+    with pytest.raises(InputError, match=r"b.tar: no whole tar file \(.*\): get it anew"):
+        read("captions", tmp_path / "b.tar")
 
 
 def test_run(recipe: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

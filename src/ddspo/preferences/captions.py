@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -13,6 +14,7 @@ from ddspo.maths.pair import Pair
 from ddspo.preferences._rows import Found, LeftOut, count_rows, file_rows
 from ddspo.preferences._sides import SUFFIXES, side_of
 from ddspo.preferences._tables import table_rows, table_size
+from ddspo.preferences._tars import tar_rows, tars_of
 from ddspo.preferences.base import PROMPT, Preference, Preferences, first_of, prompt_of
 
 IMAGES = ("image", "file_name", "jpg", "jpeg", "png", "webp", "path")
@@ -26,8 +28,9 @@ class Captions(Preferences):
     """An image and its caption, which the recipe's degradation makes poorer: nothing is sampled.
 
     The source is a folder of images with `NAME.txt` or `NAME.caption` beside each, or with `metadata.jsonl`, .csv or
-    .parquet (`file_name` and `text`); a .csv, .json, .jsonl or .parquet file; a folder of `train-*.parquet` files; or
-    a `datasets` id. Paths are relative to the table's file and inside its folder.
+    .parquet (`file_name` and `text`); a .csv, .json, .jsonl or .parquet file; a folder of `train-*.parquet` files; a
+    .tar file or a folder of them, as WebDataset makes them; or a `datasets` id. Paths are relative to the table's file
+    and inside its folder.
     """
 
     alone: ClassVar[bool] = True
@@ -52,13 +55,17 @@ class Captions(Preferences):
         table, images = _table(source), _images(source)
         if table:
             return count_rows([table]) or sum(1 for _ in file_rows(table))
-        return len(images) if images else table_size(source, self.split)
+        if images or tars_of(source):
+            return None if tars_of(source) else len(images)
+        return table_size(source, self.split)
 
     def rows(self, source: str) -> Iterator[Found | LeftOut]:
         """File by file."""
         table, images = _table(source), _images(source)
         if table:
             return file_rows(table)
+        if tars_of(source):
+            return chain.from_iterable(map(tar_rows, tars_of(source)))
         if images:
             return map(partial(_beside, Path(source).expanduser()), images)
         return table_rows(source, self.split)
