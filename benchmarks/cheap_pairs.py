@@ -77,7 +77,8 @@ def run(path: Path, fixed: Sequence[str], arm: str) -> None:
     if folder.report_json.exists():
         return
     if "sample" in given.stages:
-        made = repr((given.seed, given.model, given.prompts, given.degradation, given.sample, given.sample.states))
+        key = (given.seed, given.model, given.prompts, given.degradation, given.sample, given.sample.states)
+        made = repr((*key, given.sides))
         pairs = Workflow.start(recipe.load(path, [*fixed, *arm.split(), f"name=pairs-{_digest(made)}"]))
         pairs.run(("degrade", "sample"))
         share(pairs.folder, folder)
