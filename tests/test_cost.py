@@ -12,6 +12,7 @@ from ddspo.backbones._outline import outline
 from ddspo.backbones.base import Model
 from ddspo.backbones.sd import SD
 from ddspo.cli import app
+from ddspo.cost import _once, memory
 from ddspo.cost.shapes import model_outline, network_size
 from ddspo.cost.table import with_unit
 from ddspo.cost.total import Cost, cost
@@ -306,3 +307,22 @@ def test_a_part_of_an_unknown_library(configurations: Path) -> None:
     index.write_text(index.read_text().replace('"transformers"', '"os"'))
     with pytest.raises(InputError, match=r"text_encoder is a os\.CLIPTextModel, which is no class of"):
         model_outline(Model(str(configurations)))
+
+
+@pytest.mark.parametrize(
+    ("override", "again"),
+    [("sample.pairs=60", False), ("train.steps=7", False), ("train.device_batch=1", True), ("model.dtype=bf16", True)],
+)
+def test_what_was_counted_of_a_model_is_not_counted_again(
+    configurations: Path, monkeypatch: pytest.MonkeyPatch, override: str, again: bool
+) -> None:
+    """A step of the same model takes the same bytes, however many pairs and updates there are."""
+    steps: list[int] = []
+    real = memory.of_step
+    monkeypatch.setattr(memory, "of_step", lambda *given: steps.append(1) or real(*given))
+    monkeypatch.setattr(_once, "_FOUND", {})
+    first, second = counted(configurations), counted(configurations, override)
+    assert len(steps) == 1 + again
+    assert (first.device == second.device) is not again
+    monkeypatch.setattr(_once, "_FOUND", {})
+    assert counted(configurations, override) == second

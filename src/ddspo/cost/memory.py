@@ -7,7 +7,7 @@ to them as training attaches it.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from ddspo.adaptations.base import Behaviour
 from ddspo.backbones._residence import TEXTS, other_parts
 from ddspo.backbones.base import Backbone, Model
 from ddspo.conditions import Condition
+from ddspo.cost._once import once
 from ddspo.cost.activations import of_step, of_texts
 from ddspo.cost.shapes import BRANCHES, base_of, condition_shapes, model_outline, network_size, size, view_of
 from ddspo.maths.pair import Pair
@@ -59,7 +60,8 @@ class PretrainingDevice(Device):
 
 def in_training(recipe: Recipe, backbone: Backbone) -> Device:
     """Memory of the `train` stage; the outline is changed as training changes a backbone."""
-    condition, base, others = condition_shapes(backbone), network_size(backbone.denoiser), others_bytes(backbone)
+    condition = once(backbone, "condition", lambda: condition_shapes(backbone))
+    base, others = network_size(backbone.denoiser), others_bytes(backbone)
     saved = _saved(backbone, recipe.model)
     with torch.device("meta"):
         policies = Policies.of(backbone, recipe.adaptation, seed=0, reference=recipe.reference)
@@ -76,7 +78,8 @@ def in_training(recipe: Recipe, backbone: Backbone) -> Device:
 def in_pretraining(recipe: Recipe) -> PretrainingDevice:
     """Memory of the `pretrain` stage."""
     backbone, given = model_outline(recipe.model), recipe.pretrain
-    condition, others, saved = condition_shapes(backbone), others_bytes(backbone), _saved(backbone, recipe.model)
+    condition = once(backbone, "condition", lambda: condition_shapes(backbone))
+    others, saved = others_bytes(backbone), _saved(backbone, recipe.model)
     with torch.device("meta"):
         imitators = Imitators.of(backbone, given.adaptation, Pair(0, 0))
     step = partial(_imitation, imitators, given.train, condition)
@@ -99,6 +102,12 @@ def _saved(backbone: Backbone, model: Model) -> int:
     """Bytes that the accelerator need not hold of a base that is quantised, or waits in main memory."""
     base = base_of(backbone.denoiser, model)
     return network_size(backbone.denoiser) - base.stays - base.passes
+
+
+def _step_of(recipe: Recipe) -> tuple[Any, ...]:
+    """All of a recipe that a step of it depends on, but for its optimisation."""
+    imitators = recipe.pretrain.adaptation if recipe.pretrains else None
+    return recipe.adaptation, imitators, recipe.reference, recipe.policy_pair, recipe.objective, recipe.draw
 
 
 def _preference(policies: Policies, recipe: Recipe, condition: Condition) -> Loss:
@@ -137,9 +146,15 @@ def _device(kind: type[D], recipe: Recipe, how: Optimisation, held: Held) -> D:
     frozen = sum(map(network_size, held.networks)) - trained + held.beside
     others = held.texts if how.encode == "during" else 0
     stays = frozen + others + trained + moments + average
-    step = of_step(held.step, held.networks, held.trained, how, recipe.model)
+    key = (kind.__name__, *map(repr, (recipe.model, *_step_of(recipe), how.device_batch, how.gradient_checkpointing)))
+    accumulates = how.batch > how.device_batch
+    step = once(
+        held.backbone,
+        (*key, accumulates),
+        lambda: of_step(held.step, held.networks, held.trained, how, recipe.model),
+    )
     reads = of_texts(held.backbone, BRANCHES * how.device_batch) if others else 0
-    before = trained if how.batch > how.device_batch else 0  # gradients of the micro-batch before
+    before = trained if accumulates else 0  # gradients of the micro-batch before
     total = stays + max(before + max(step, reads), trained + trained)
     return kind(
         frozen_bytes=frozen,

@@ -10,6 +10,7 @@ import torch
 from ddspo.backbones._sampler import sampling_with
 from ddspo.backbones.base import Backbone
 from ddspo.conditions import Condition
+from ddspo.cost._once import once
 from ddspo.cost.activations import autocast_of, of_forwards, of_images, of_texts
 from ddspo.cost.memory import Device
 from ddspo.cost.shapes import BRANCHES, Base
@@ -101,7 +102,11 @@ class Counted:
     @cached_property
     def texts(self) -> int:
         """Activations while texts are encoded before training."""
-        return of_texts(self.backbone, ENCODED_AT_ONCE)
+        return self.encoding(ENCODED_AT_ONCE)
+
+    def encoding(self, texts: int) -> int:
+        """Activations of encoding so many texts at once."""
+        return once(self.backbone, ("texts", texts), lambda: of_texts(self.backbone, texts))
 
     def branches(self, steps: int, guidance: float) -> int:
         """Predictions that guidance takes at once for a latent."""
@@ -117,10 +122,11 @@ class Counted:
             trains: Whether it happens while a policy is trained, under autocast.
         """
         dtype = autocast_of(self.recipe.model) if trains else None
+        backbone, rows = self.backbone, latents * self.branches(*how)
         found = [
-            of_texts(self.backbone, latents),
-            of_forwards(self.backbone, self.condition, latents * self.branches(*how), dtype),
-            of_images(self.backbone, latents) if decodes else 0,
+            self.encoding(latents),
+            once(backbone, ("forwards", rows, dtype), lambda: of_forwards(backbone, self.condition, rows, dtype)),
+            once(backbone, ("images", latents), lambda: of_images(backbone, latents)) if decodes else 0,
         ]
         return max(found) + latents * self.latent * SINGLE
 

@@ -7,6 +7,7 @@ import torch
 from typing_extensions import Doc
 
 from ddspo.adaptations.base import Adaptation
+from ddspo.cost._once import once
 from ddspo.cost.memory import Device, PretrainingDevice, in_pretraining, in_training, others_bytes, texts_of
 from ddspo.cost.shapes import BRANCHES, base_of, condition_shapes, model_outline, network_size, size
 from ddspo.cost.stages import HALF, Counted, Stage, stages_of
@@ -66,8 +67,9 @@ def cost(recipe: Recipe) -> Cost:
         InputError: The files of the model or of the evaluation cannot be read.
     """
     backbone = model_outline(recipe.model)
-    condition, others = condition_shapes(backbone), others_bytes(backbone)
-    work = count_work(recipe, backbone, flops_of(backbone, condition))
+    condition = once(backbone, "condition", lambda: condition_shapes(backbone))
+    others, flops = others_bytes(backbone), once(backbone, "flops", lambda: flops_of(backbone, condition))
+    work = count_work(recipe, backbone, flops)
     latents = work.pairs * len(recipe.sides) * torch.Size(backbone.latent_shape).numel() * HALF
     beside, imitators = sum(others.values()), recipe.pretrain
     base, whole = base_of(backbone.denoiser, recipe.model), beside + network_size(backbone.denoiser)
