@@ -2,6 +2,7 @@
 
     python benchmarks/gpu_step.py sd15 sdxl sd3 flux-dev              # architectures/*.json, or diffusers folders
     python benchmarks/gpu_step.py sdxl --adaptation full --policy-pair forward_noise --pairs 2
+    python benchmarks/gpu_step.py flux-dev --quantize nf4 --recompute
 
 Each step is one micro-batch with its update: noised pairs, frozen and policy predictions, backward, clipping, AdamW.
 The text encoders run once, before, as in training. The first steps are not timed: they set up kernels and moments.
@@ -11,12 +12,14 @@ import argparse
 import tempfile
 import time
 from pathlib import Path
+from typing import get_args
 
 import torch
 from outlines import names, write
 
 from ddspo import components, randomness
-from ddspo.adaptations.base import Adaptation
+from ddspo.adaptations.base import Adaptation, recompute_activations
+from ddspo.backbones._model import Quantization
 from ddspo.backbones._outline import outline
 from ddspo.backbones._residence import rest
 from ddspo.backbones.base import Backbone, Model
@@ -42,20 +45,27 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=1, help="pairs a step")
     parser.add_argument("--steps", type=int, default=20, help="timed steps")
     parser.add_argument("--dtype", default="bf16", choices=("fp32", "bf16", "fp16"))
+    parser.add_argument("--quantize", choices=get_args(Quantization), help="what frozen weights are rounded to")
+    parser.add_argument("--offload", action="store_true", help="they wait in main memory; give --recompute too")
+    parser.add_argument("--recompute", action="store_true", help="activations of blocks are computed again")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     given = parser.parse_args()
-    print("| model | adaptation | pairs a step | seconds a step | peak memory |\n|---|---|---|---|---|")
+    how = ", ".join(filter(None, (given.quantize, given.offload and "offload", given.recompute and "recompute")))
+    print("| model | adaptation | how | pairs a step | seconds a step | peak memory |\n|---|---|---|---|---|---|")
     for name in given.models:
         seconds, peak = measure(name, given)
-        print(f"| {name} | {given.adaptation} | {given.pairs} | {seconds:.3f} | {peak} |", flush=True)
+        print(
+            f"| {name} | {given.adaptation} | {how or 'plain'} | {given.pairs} | {seconds:.3f} | {peak} |", flush=True
+        )
 
 
 def measure(name: str, given: argparse.Namespace) -> tuple[float, str]:
     """Mean seconds a step, and the peak of allocated memory as text."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = write(name, Path(scratch)) if name in names() else Path(name)
-        model = Model(str(folder), dtype=given.dtype)
-        backbone = outline(components.backbone_of(model), model, given.device)
+        model = Model(str(folder), dtype=given.dtype, quantize=given.quantize, offload=given.offload)
+        built = outline(components.backbone_of(model), model, "cpu" if given.offload else given.device)
+        backbone = built.to(given.device)
     if given.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     step = stepper(backbone, given)
@@ -80,6 +90,8 @@ def stepper(backbone: Backbone, given: argparse.Namespace) -> "Step":
     conditions = EncodedTexts(backbone, [PROMPT, DEGRADED], Path(tempfile.mkdtemp()) / "conditions")
     rest(backbone, texts=False)
     policies = Policies.of(backbone, components.find(Adaptation, given.adaptation)(), 0)
+    if given.recompute:
+        recompute_activations(policies.denoiser)
     batches = Batches(data, conditions, given.pairs, 0, backbone.path)
     return Step(policies, components.find(PolicyPair, given.policy_pair)(), batches, given)
 

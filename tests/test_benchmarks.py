@@ -29,12 +29,25 @@ def test_a_step_of_a_model_with_random_weights(
     benchmark: ModuleType, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On a CPU it says that it did not measure memory."""
-    monkeypatch.setattr(sys, "argv", ["gpu_step.py", str(tiny_folder), "--steps", "1", "--device", "cpu"])
+    for how, named in (([], "plain"), (["--quantize", "nf4", "--offload", "--recompute"], "nf4, offload, recompute")):
+        monkeypatch.setattr(sys, "argv", ["gpu_step.py", str(tiny_folder), "--steps", "1", "--device", "cpu", *how])
+        benchmark.main()
+        cells = [cell.strip() for cell in capsys.readouterr().out.splitlines()[-1].strip("|").split("|")]
+        assert cells[:4] == [str(tiny_folder), "lora", named, "1"]
+        assert float(cells[4]) > 0
+        assert cells[5] == "not measured without CUDA"
+
+
+@pytest.mark.parametrize("benchmark", ["quantized"], indirect=True)
+def test_how_far_rounding_moves_what_is_learned_from(
+    benchmark: ModuleType, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A row for each way to round; the more bits, the less moves."""
+    monkeypatch.setattr(sys, "argv", ["quantized.py", str(tiny_folder), "--latents", "2"])
     benchmark.main()
-    cells = [cell.strip() for cell in capsys.readouterr().out.splitlines()[-1].strip("|").split("|")]
-    assert cells[:3] == [str(tiny_folder), "lora", "1"]
-    assert float(cells[3]) > 0
-    assert cells[4] == "not measured without CUDA"
+    rows = [[cell.strip() for cell in row.split("|")[2:-1]] for row in capsys.readouterr().out.splitlines()[2:]]
+    moved = {name: float(moves) for name, moves, *_ in rows}
+    assert 0 < moved["int8"] < moved["fp8"] < moved["nf4"]
 
 
 @pytest.mark.parametrize("benchmark", ["sample"], indirect=True)

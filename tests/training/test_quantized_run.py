@@ -27,14 +27,14 @@ model: {path: MODEL, quantize: nf4}
 prompts: PROMPTS
 sample: {pairs: 4, steps: 2, guidance: 1.0, batch: 4}
 adaptation: {lora: {rank: 2}}
-policy_pair: data_driven
 reference: {ema: {decay: 0.5}}
-pretrain: {adaptation: {lora: {rank: 2}}, train: {steps: 2, batch: 4, device_batch: 4}}
-train: {steps: 4, batch: 4, device_batch: 2, lr: 0.01, checkpoint_every: 2, average: 0.5}
-validation: {every: 2, pictures: 1, steps: 1, final: 0}
+train: {steps: 4, batch: 4, device_batch: 4, lr: 0.01, checkpoint_every: 2, average: 0.5}
+validation: {final: 0}
 trackers: []
 """
-STAGES = ("degrade", "sample", "pretrain", "train")
+STAGES = ("degrade", "sample", "train")
+WAITING = ("model.offload=true", "train.gradient_checkpointing=true")
+DATA_DRIVEN = "policy_pair=data_driven"
 
 
 def run(recipe: Path, name: str, *overrides: str) -> RunFolder:
@@ -48,17 +48,16 @@ def trained(folder: RunFolder) -> dict[str, torch.Tensor]:
 
 
 def test_an_interrupted_run_ends_the_same(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With winner and loser, a moving reference, averaged weights, and pictures on the way.
+    """With a moving reference and averaged weights.
 
     It was begun with weights that wait and goes on without: that is mechanical, and what they are rounded to is not.
     """
     whole = trained(run(recipe, "whole"))
     assert any(value.any() for name, value in whole.items() if "lora_B" in name or "up" in name)
-    waiting = ["model.offload=true", "train.gradient_checkpointing=true", "pretrain.train.gradient_checkpointing=true"]
     with monkeypatch.context() as killing:
         killed_at(3, killing)
         with pytest.raises(KeyboardInterrupt):
-            run(recipe, "killed", *waiting)
+            run(recipe, "killed", *WAITING)
     with pytest.raises(InputError, match=r"model\.quantize"):
         run(recipe, "killed", "model.quantize=int8")
     again = trained(run(recipe, "killed"))
@@ -69,11 +68,14 @@ def test_an_interrupted_run_ends_the_same(recipe: Path, monkeypatch: pytest.Monk
     ("overrides", "message"),
     [
         (["adaptation=full"], "train: full trains weights that model.quantize rounds: use lora"),
-        (["pretrain.adaptation=full"], "pretrain.train: full trains weights that model.quantize rounds: use lora"),
+        (
+            [DATA_DRIVEN, "pretrain.adaptation=full"],
+            "pretrain.train: full trains weights that model.quantize rounds: use lora",
+        ),
         (["adaptation=full", "model.quantize=null", "model.offload=true"], "train: full .* model.offload moves"),
         (["model.offload=true"], "model.offload: .* set train.gradient_checkpointing=true"),
         (
-            ["model.offload=true", "train.gradient_checkpointing=true"],
+            [DATA_DRIVEN, *WAITING],
             "set pretrain.train.gradient_checkpointing=true",
         ),
     ],
@@ -84,9 +86,8 @@ def test_what_cannot_work_is_refused_at_the_start(overrides: list[str], message:
 
 
 def test_one_process_alone_has_weights_that_wait(recipe: Path) -> None:
-    waiting = ["model.offload=true", "train.gradient_checkpointing=true", "pretrain.train.gradient_checkpointing=true"]
     with pytest.raises(InputError, match=r"model.offload: 2 processes"):
-        checks._check_memory_options(load(recipe, waiting), 2)
+        checks._check_memory_options(load(recipe, WAITING), 2)
 
 
 def test_a_merged_export_is_of_the_whole_weights(tiny_folder: Path, tmp_path: Path) -> None:
