@@ -50,7 +50,7 @@ ORDER = [
     {"checks"},
     {"result", "settings", "growth"},
     {"standing", "jobs"},
-    {"workflow", "cost"},
+    {"workflow", "cost", "taking"},
     {"afterwards"},
     {"cli", "__main__"},
 ]

@@ -118,7 +118,13 @@ def test_report_json_is_the_evaluation_with_what_else_is_known(run: RunFolder) -
     result = report(run, "small")
     assert json.loads(run.report_json.read_text()) == result
     contamination = {"prompts": 1, "of": 3, "examples": [HOSTILE]}
-    rest = {"stages": {"train": 12.5}, "peak_bytes": {}, "versions": {"torch": "2.9"}, "contamination": contamination}
+    rest = {
+        "stages": {"train": 12.5},
+        "peak_bytes": {},
+        "update": None,
+        "versions": {"torch": "2.9"},
+        "contamination": contamination,
+    }
     assert result == {"name": "small"} | evaluation() | rest
     assert (
         f"1 of 3 evaluation prompts is also among the prompts that were trained on, for example “{HOSTILE}”"

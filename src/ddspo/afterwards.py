@@ -61,6 +61,18 @@ def convert(
     print(folder)
 
 
+def take(
+    run: RunPath,
+    update: Annotated[int | None, typer.Argument(metavar="[UPDATE]", help="Otherwise the best by score.")] = None,
+) -> None:
+    """A kept checkpoint becomes aligned/; then `ddspo run` evaluates it."""
+    from ddspo.run_folder import RunFolder
+    from ddspo.taking import take
+
+    quieten()
+    print(f"update {take(run, update)} -> {RunFolder(run).aligned}")
+
+
 def export(run: RunPath, kind: Format, out: Out = None, dtype: Dtype = None) -> None:
     """aligned/ to a file or folder that another tool reads."""
     from ddspo.result import Result

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ddspo import catalogue
-from ddspo.afterwards import convert, export, judge, pairs, push, quieten, vote
+from ddspo.afterwards import convert, export, judge, pairs, push, quieten, take, vote
 from ddspo.endings import Failed, Verbs, end
 from ddspo.errors import Elsewhere, InputError
 
@@ -129,7 +129,7 @@ def report(recipe: RecipeFile, overrides: Overrides = None, fresh: Fresh = False
     _go(recipe, overrides, ("report",), fresh)
 
 
-for each in (convert, judge, pairs, export, push, vote):
+for each in (convert, judge, pairs, take, export, push, vote):
     app.command()(each)
 
 

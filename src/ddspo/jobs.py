@@ -16,13 +16,14 @@ from ddspo.contestants import Contestant
 from ddspo.errors import quoted
 from ddspo.judging.judging import Judging, References
 from ddspo.judging.pictures import Picture
+from ddspo.manifest import Manifest
 from ddspo.pairs.store import PairStore
 from ddspo.progress import Progress
 from ddspo.prompts.overlaps import contamination
 from ddspo.recipe import Recipe
 from ddspo.references import read_references
 from ddspo.result import Result
-from ddspo.rows import Row, each_row, some_rows
+from ddspo.rows import Row, each_row, read_rows, some_rows
 from ddspo.run_folder import MODELS, RunFolder
 from ddspo.sampling.maker import PairMaker
 from ddspo.stages.degrade import degrade
@@ -33,7 +34,8 @@ from ddspo.stages.judge import Judge
 from ddspo.stages.pretrain import pretrain
 from ddspo.stages.report import report
 from ddspo.stages.sample import sample
-from ddspo.stages.train import Method, train
+from ddspo.stages.train import Method, take, train
+from ddspo.training.guards import best
 from ddspo.training.on_policy import Remaking
 from ddspo.training.optimisation import Optimisation
 from ddspo.training.trackers import tracked
@@ -138,6 +140,16 @@ class Jobs:
         given = self.recipe
         with tracked(self.accelerator, given.name, self.folder.trackers, components.plain(given)):
             self._fit()
+        self._look_at_aligned()
+
+    def take(self, step: int) -> None:
+        """Make the checkpoint of an update `aligned/`, in place of training; on one process."""
+        take(self.folder, self._load(), self.method, self.recipe.train, step)
+        self._look_at_aligned()
+
+    def _look_at_aligned(self) -> None:
+        """Pictures and the model card of what was trained."""
+        given = self.recipe
         if given.validation.final:
             self.accelerator.free_memory()  # of the policy, before the base is loaded
             how = (self._load, partial(given.adaptation.load, folder=self.folder.aligned), self._held_out, given.seed)
@@ -209,8 +221,16 @@ class Jobs:
         return backbone
 
     def _report(self) -> None:
-        report(self.folder, self.recipe.name, evaluated=self.recipe.evaluate is not None)
+        report(self.folder, self.recipe.name, evaluated=self.recipe.evaluate is not None, update=self._update)
         self._write_card()
+
+    @property
+    def _update(self) -> int | None:
+        """The one whose weights are in `aligned/`."""
+        given = self.recipe
+        saved = best(read_rows(self.folder.log)) if given.validation.save == "best" else given.train.steps
+        taken = Manifest(self.folder).entry("train").get("update")
+        return taken if taken is not None else saved
 
     def _write_card(self) -> None:
         Result(self.folder, self.recipe).write_card()

@@ -10,13 +10,14 @@ from ddspo.run_folder import RunFolder
 NOTHING: Row = {"models": [], "choose": None, "scales": {}, "metrics": {}, "sets": {}}
 
 
-def report(run: RunFolder, name: str, *, evaluated: bool = True) -> Row:
+def report(run: RunFolder, name: str, *, evaluated: bool = True, update: int | None = None) -> Row:
     """Write report.json and report.html, and return the former.
 
     Args:
         run: The run.
         name: Its title.
         evaluated: Whether there is an evaluation to report; without one the page shows training and pairs alone.
+        update: The one whose weights are in `aligned/`, if that is known.
 
     Raises:
         InputError: The run should have been evaluated and was not.
@@ -27,6 +28,7 @@ def report(run: RunFolder, name: str, *, evaluated: bool = True) -> Row:
         **(_evaluation(run) if evaluated else NOTHING),
         "stages": {stage: row["seconds"] for stage, row in stages.items()},
         "peak_bytes": {stage: row["peak_bytes"] for stage, row in stages.items() if "peak_bytes" in row},
+        "update": update,
         "versions": environment(run).get("versions", {}),
     }
     write_json(run.report_json, result)

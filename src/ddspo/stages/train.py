@@ -1,6 +1,7 @@
 """pairs/ -> checkpoints/, log.jsonl, aligned/: the policy, by the one training loop."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -22,7 +23,9 @@ from ddspo.progress import Progress
 from ddspo.reference_policies.base import Reference
 from ddspo.reference_policies.frozen import FrozenReference
 from ddspo.run_folder import RunFolder
+from ddspo.training.average import Average
 from ddspo.training.batches import Batches
+from ddspo.training.checkpoints import Checkpoints
 from ddspo.training.drawing import PLAIN, Drawing, check_drawing
 from ddspo.training.fit import Fit
 from ddspo.training.on_policy import Remaking
@@ -129,9 +132,23 @@ def train(
     if validator and validator.settings.save == "best":
         row = fit.return_to_best()
         progress.say(f"train: update {row['step']} is saved, of validation score {row['score']:.3f}")
-    alone(partial(_save, run, fit, policies))
-
-
-def _save(run: RunFolder, fit: Fit, policies: Policies) -> None:
     with fit.averaged():
-        replace_atomically(run.aligned, partial(policies.adaptation.save, policies.backbone))
+        alone(partial(_save, run, policies))
+
+
+def take(run: RunFolder, backbone: Backbone, method: Method, settings: Optimisation, step: int) -> None:
+    """Write `aligned/` from the checkpoint of an update: its weights, or their average where one is kept."""
+    policies = Policies.of(backbone, method.adaptation, 0, reference=method.reference)
+    checkpoints = Checkpoints(run.checkpoints, settings.keep)
+    policies.restore(checkpoints.read(step, "weights"))
+    with ExitStack() as stack:
+        if settings.average:
+            parameters = [parameter for group in policies.groups().values() for parameter in group]
+            average = Average(parameters, settings.average)
+            average.restore(checkpoints.read(step, "average"), step)
+            stack.enter_context(average.applied())
+        _save(run, policies)
+
+
+def _save(run: RunFolder, policies: Policies) -> None:
+    replace_atomically(run.aligned, partial(policies.adaptation.save, policies.backbone))

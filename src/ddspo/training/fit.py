@@ -226,13 +226,16 @@ class Fit:
         raise Stopped(f"{self.name}: update {row['step']}: {found.what}: {found.mend}; {self._kept()}")
 
     def _kept(self) -> str:
-        steps, top = self.checkpoints.steps(), best(self.log.rows)
+        steps = self.checkpoints.steps()
+        top = best([row for row in self.log.rows if row["step"] in steps])
         if not steps:
             return "there is no good checkpoint yet: a run with a lower learning rate begins anew"
-        scored = f", the best by score {self.checkpoints.path(top)}" if top in steps else ""
+        scored = f", the best by score {self.checkpoints.path(top)}" if top else ""
+        which = "" if top else f" {steps[-1]}"
+        takes = f", and `ddspo take {self.folder.path}{which}` ends with it" if self.name == "train" else ""
         return (
             f"the last good checkpoint is {self.checkpoints.path(steps[-1])}{scored}: "
-            "a run with a lower learning rate goes on from the last"
+            f"a run with a lower learning rate goes on from the last{takes}"
         )
 
     def _schedule(self, done: int) -> LRScheduler:
