@@ -22,7 +22,7 @@ from typing import NamedTuple
 from compare import share
 
 from ddspo import components, recipe
-from ddspo.cost.work import count_work
+from ddspo.cost.work import Flops, count_work
 from ddspo.judging.compare import difference
 from ddspo.recipe import Recipe
 from ddspo.rows import Row, read_json, read_rows
@@ -31,6 +31,8 @@ from ddspo.workflow import Workflow
 
 BACKWARD = 2
 """Forwards that a backward costs."""
+NO_FLOPS = Flops(0, 0, 0)
+"""Forwards alone are asked for."""
 METRIC, DISTANCE = "geneval", "latent_distance"
 
 
@@ -125,7 +127,7 @@ def _is_of(row: Row, model: str) -> bool:
 
 def _forwards(given: Recipe) -> tuple[int, int]:
     """Of sampling, and of training with its backwards."""
-    work = count_work(given, components.backbone_of(given.model).load(given.model), 0)
+    work = count_work(given, components.backbone_of(given.model).load(given.model), NO_FLOPS)
     return work.sample_forwards, work.frozen_forwards + (1 + BACKWARD) * work.policy_forwards
 
 

@@ -86,7 +86,8 @@ def share(pairs: RunFolder, run: RunFolder) -> None:
     """The arm begins where the pairs are."""
     if not run.manifest.exists():
         run.path.mkdir(parents=True, exist_ok=True)
-        shutil.copy(pairs.prompts, run.prompts)
+        for one, other in ((pairs.prompts, run.prompts), (pairs.undegraded, run.undegraded)):
+            shutil.copy(one, other)
         shutil.copytree(pairs.pairs, run.pairs, dirs_exist_ok=True)
         shutil.copytree(pairs.images, run.images, dirs_exist_ok=True)
         shutil.copytree(pairs.digests, run.digests, dirs_exist_ok=True)
