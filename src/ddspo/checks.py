@@ -209,6 +209,8 @@ def _check_training(given: Recipe, method: Method, processes: int) -> None:
         check_batch(given.pretrain.train, processes, "pretrain.train")
     for name, settings in _trainings(given).items():
         settings.check(name)
+        if settings.compile and given.model.quantize == "nf4":
+            raise InputError(f"{name}.compile: 4-bit layers cannot be compiled: leave it out, or model.quantize=nf4")
     if given.validation.every and given.validation.scored and not given.validation_metric:
         raise InputError(
             "validation.scored: nobody judges: name validation.metric, or give evaluate a metric of single images; or "

@@ -13,7 +13,10 @@ from ddspo.metrics.base import Metric
 from ddspo.recipe import Recipe
 from ddspo.rows import Row, differences
 
-_TRAINING = ("device_batch", "gradient_checkpointing", "checkpoint_every", "keep", "guards", "encode", "window")
+_TRAINING = (
+    *("device_batch", "gradient_checkpointing", "compile", "checkpoint_every", "keep"),
+    *("guards", "encode", "window"),
+)
 MECHANICAL: dict[str, tuple[str, ...]] = {
     "model": ("hub_id", "offload"),
     "sample": ("batch",),

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ddspo.adaptations.base import recompute_activations
 from ddspo.agreement import alone
-from ddspo.errors import InputError, Stopped
+from ddspo.errors import InputError, Stopped, shortened
 from ddspo.objectives.base import Loss
 from ddspo.pairs.view import View
 from ddspo.progress import Progress
@@ -24,6 +24,7 @@ from ddspo.training.average import Average
 from ddspo.training.batches import mean_over
 from ddspo.training.checkpoints import Checkpoints, deep, flat
 from ddspo.training.clock import Clock
+from ddspo.training.compiling import as_before, compile_blocks
 from ddspo.training.guards import best, fault
 from ddspo.training.log import Log
 from ddspo.training.optimisation import Optimisation, check_batch
@@ -113,6 +114,8 @@ class Fit:
             Stopped: A guard stopped it.
         """
         start, last = self._resume(progress), self.settings.steps
+        if self.settings.compile and start < last:
+            self._compile(progress, start)
         with progress.task(self.name, last, done=start) as advance:
             for step in range(start + 1, last + 1):
                 row = self._update(step - 1)
@@ -200,6 +203,21 @@ class Fit:
         for name in [name.removesuffix("_square") for name in names if name.endswith("_square")]:
             row[f"{name}_std"] = max(row.pop(f"{name}_square") - row[f"{name}_mean"] ** 2, 0.0) ** 0.5
         return row
+
+    def _compile(self, progress: Progress, step: int) -> None:
+        """Compile what is trained, and try it on pairs of the update that comes; nothing of that stays."""
+        from torch._dynamo.exc import TorchDynamoException
+
+        networks = [self.accelerator.unwrap_model(network) for network in self.trained.networks]
+        for network in networks:
+            compile_blocks(network)
+        try:
+            self.accelerator.backward(self._loss(next(self._micro_batches(self._rows(step)))).value)
+        except TorchDynamoException as error:
+            as_before(networks)
+            why = shortened(" ".join(str(error).split()))
+            progress.say(f"{self.name}: train.compile: it fails here, and training goes on without: {why}")
+        self.optimizer.optimizer.zero_grad()
 
     def _validate(self, step: int) -> dict[str, float]:
         if not self.validator or not self.validator.due(step):

@@ -24,6 +24,9 @@ class Optimisation:
     gradient_checkpointing: Annotated[
         bool, Doc("compute activations again in the backward pass: far less memory for one forward more")
     ] = False
+    compile: Annotated[
+        bool, Doc("compile the denoiser's repeated blocks: faster updates after a slow first one, and other rounding")
+    ] = False
     encode: Annotated[
         Encode, Doc("texts: before training, kept in mapped files, or during it, with the text encoders at every step")
     ] = "before"
