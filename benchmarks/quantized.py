@@ -2,12 +2,14 @@
 
     python benchmarks/quantized.py                                    # the embedded miniatures
     python benchmarks/quantized.py MODEL --dtype bf16                 # a diffusers folder or hub id
+    python benchmarks/quantized.py MODEL --lora runs/NAME/aligned     # what a LoRA does to each, d, in place of a
 
 Latents are the model's own samples, noised at uniform times; a is the training-free pair's, of the losing branch:
 under the degraded prompt less under the prompt. d = policy - reference is 0 at the start, however weights are rounded.
 """
 
 import argparse
+from pathlib import Path
 from typing import Literal, get_args
 
 import torch
@@ -31,20 +33,22 @@ def main() -> None:
     parser.add_argument("--prompts", default=PROMPTS)
     parser.add_argument("--latents", type=int, default=32)
     parser.add_argument("--dtype", default="fp32", choices=("fp32", "bf16", "fp16"))
+    parser.add_argument("--lora", type=Path)
     given = parser.parse_args()
     texts = [row["prompt"] for row in read_prompts(given.prompts, "--prompts")][: given.latents]
     degraded = [each[0].text for each in RemoveWords()(texts, range(len(texts)))]
-    print(
-        "| model | rounded to | e moves by | a, of e | a moves by | cosine of the two a |\n|---|---|---|---|---|---|"
-    )
+    what = "d" if given.lora else "a"
+    print(f"| model | rounded to | e moves by | {what}, of e | {what} moves by | cosine of the two {what} |")
+    print("|---|---|---|---|---|---|")
     for path in given.models:
         plain = load(path, given.dtype)
         latents = torch.cat(
             [sampled(plain, texts[start : start + BATCH], start) for start in range(0, len(texts), BATCH)]
         )
-        before = predictions(plain, latents, texts, degraded)
+        points = latents, texts, degraded
+        before = learned_from(plain, given.lora, *points)
         for how in get_args(Quantization):
-            after = predictions(load(path, given.dtype, how), latents, texts, degraded)
+            after = learned_from(load(path, given.dtype, how), given.lora, *points)
             figures = " | ".join(f"{each:.2g}" for each in compared(before, after))
             print(f"| {path} | {how} | {figures} |", flush=True)
 
@@ -58,6 +62,17 @@ def load(path: str, dtype: Literal["fp32", "bf16", "fp16"], how: Quantization | 
 def sampled(backbone: Backbone, texts: list[str], start: int) -> Tensor:
     """Latents as the model is usually sampled."""
     return backbone.generate(texts, range(start, start + len(texts)), *backbone.usual)
+
+
+def learned_from(
+    backbone: Backbone, lora: Path | None, latents: Tensor, texts: list[str], degraded: list[str]
+) -> tuple[Tensor, Tensor]:
+    """Predictions of the reference, and a; or what a LoRA adds to them."""
+    e, a = predictions(backbone, latents, texts, degraded)
+    if not lora:
+        return e, a
+    backbone.load_lora(lora)
+    return e, predictions(backbone, latents, texts, degraded)[0] - e
 
 
 @torch.no_grad()
