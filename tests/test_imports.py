@@ -31,6 +31,7 @@ BASE = {
     "hub",
     "weights",
     "tagger",
+    "trees",
     "database",
     "pixels",
 }
@@ -51,7 +52,7 @@ ORDER = [
     {"result", "settings", "growth"},
     {"standing", "jobs"},
     {"workflow", "cost", "taking"},
-    {"afterwards"},
+    {"afterwards", "align"},
     {"cli", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names} | dict.fromkeys(BASE, -1)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -51,7 +52,39 @@ def about(
 @app.command()
 def run(recipe: RecipeFile, overrides: Overrides = None, fresh: Fresh = False) -> None:
     """Make or import pairs, pretrain if the policy pair needs it, train, evaluate, report; run again to continue."""
-    _go(recipe, overrides, (), fresh)
+    _go(_read(recipe, overrides), (), fresh)
+
+
+@app.command()
+def align(
+    model: Annotated[
+        str | None, typer.Argument(help="A diffusers folder, a hub id, or one .safetensors file; none: the miniature.")
+    ] = None,
+    overrides: Overrides = None,
+    lora: Annotated[list[str] | None, typer.Option(help="A LoRA, FILE or FILE:SCALE, merged into the model.")] = None,
+    config: Annotated[str | None, typer.Option(help="Of one file: a folder or hub id of such a model.")] = None,
+    prompts: Annotated[str | None, typer.Option(help="Whose alignment matters, one a line; none: made ones.")] = None,
+    budget: Annotated[str | None, typer.Option(help="Time for all of it: 2h, 45m; 2h if not said.")] = None,
+    memory: Annotated[str | None, typer.Option(help="Of the card: 24GB; that of the card here if not said.")] = None,
+    name: Annotated[str | None, typer.Option(help="The run's; the model's if not said.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; load no weights.")] = False,
+    fresh: Fresh = False,
+) -> None:
+    """A model aligned with no recipe: plan what fits its card and the time, write the recipe, run it."""
+    from ddspo.align.command import plan_of, prepared
+    from ddspo.align.wish import wished
+    from ddspo.align.words import last_words
+    from ddspo.progress import Progress
+
+    quieten()
+    wish = wished(model, overrides or (), lora or (), config, prompts, (budget, memory, name))
+    asked, say = " ".join(["ddspo", *sys.argv[1:]]), Progress().say
+    if dry_run:
+        print(plan_of(wish, asked, say, dry=True).text, end="")
+    else:
+        begun = prepared(wish, asked, say)
+        flow = _go(begun.recipe, (), fresh, begun.keep)
+        print("\n".join(last_words(flow.folder)))
 
 
 @app.command()
@@ -69,7 +102,7 @@ def degrade(
     """Prompts to prompts.jsonl: every prompt with its degraded variants."""
     if gap is not None and not report:
         raise InputError("--gap: it is part of the report: add --report")
-    flow = _go(recipe, overrides, ("degrade",), fresh)
+    flow = _go(_read(recipe, overrides), ("degrade",), fresh)
     if report and flow.accelerator.is_main_process:
         _report_degradations(flow, PAIRS_OF_A_KIND if gap is None else gap)
 
@@ -77,25 +110,25 @@ def degrade(
 @app.command()
 def sample(recipe: RecipeFile, overrides: Overrides = None, fresh: Fresh = False) -> None:
     """prompts.jsonl to pairs/: winning and losing latents."""
-    _go(recipe, overrides, ("sample",), fresh)
+    _go(_read(recipe, overrides), ("sample",), fresh)
 
 
 @app.command("import")
 def import_(recipe: RecipeFile, overrides: Overrides = None, fresh: Fresh = False) -> None:
     """A preference dataset (`dataset` in the recipe) to pairs/, in place of degrade and sample."""
-    _go(recipe, overrides, ("import",), fresh)
+    _go(_read(recipe, overrides), ("import",), fresh)
 
 
 @app.command()
 def pretrain(recipe: RecipeFile, overrides: Overrides = None, fresh: Fresh = False) -> None:
     """pairs/ to policies/: winner and loser of a data-driven pair."""
-    _go(recipe, overrides, ("pretrain",), fresh)
+    _go(_read(recipe, overrides), ("pretrain",), fresh)
 
 
 @app.command()
 def train(recipe: RecipeFile, overrides: Overrides = None, fresh: Fresh = False) -> None:
     """pairs/ to aligned/: the trained LoRA or pipeline."""
-    _go(recipe, overrides, ("train",), fresh)
+    _go(_read(recipe, overrides), ("train",), fresh)
 
 
 @app.command()
@@ -111,7 +144,7 @@ def images(
     from ddspo.galleries import write_layouts, written_layout
 
     how = written_layout(layout) if layout else None
-    flow = _go(recipe, overrides, ("images",), fresh)
+    flow = _go(_read(recipe, overrides), ("images",), fresh)
     if how and flow.accelerator.is_main_process:
         for path in write_layouts(flow.folder, how):
             print(path)
@@ -120,13 +153,13 @@ def images(
 @app.command()
 def evaluate(recipe: RecipeFile, overrides: Overrides = None, fresh: Fresh = False) -> None:
     """What is missing of images/, and every metric's judgement of them: scores/, evaluation.json."""
-    _go(recipe, overrides, ("images", "judge"), fresh)
+    _go(_read(recipe, overrides), ("images", "judge"), fresh)
 
 
 @app.command()
 def report(recipe: RecipeFile, overrides: Overrides = None, fresh: Fresh = False) -> None:
     """Everything to report.html and report.json."""
-    _go(recipe, overrides, ("report",), fresh)
+    _go(_read(recipe, overrides), ("report",), fresh)
 
 
 for each in (convert, judge, pairs, take, export, push, vote):
@@ -188,15 +221,25 @@ def main() -> None:
         sys.exit(end(error))
 
 
-def _go(path: Path, overrides: list[str] | None, stages: tuple[str, ...], fresh: bool) -> "Workflow":
-    from ddspo.pages.headline import headline
-    from ddspo.recipe import STAGES, load
-    from ddspo.workflow import Workflow
+def _read(path: Path, overrides: list[str] | None) -> "Recipe":
+    from ddspo.recipe import load
 
     quieten()
-    recipe, first = load(path, overrides or ()), stages[0] if stages else None
+    return load(path, overrides or ())
+
+
+def _go(
+    recipe: "Recipe", stages: tuple[str, ...], fresh: bool, begun: Callable[[], None] = lambda: None
+) -> "Workflow":
+    """Carry a recipe through its stages; `begun` is called once it is known that it may."""
+    from ddspo.pages.headline import headline
+    from ddspo.recipe import STAGES
+    from ddspo.workflow import Workflow
+
+    first = stages[0] if stages else None
     try:
         flow = Workflow.start(recipe, fresh=fresh, first=first, sure=_sure)
+        begun()
         flow.run(stages)
     except (InputError, Elsewhere):
         raise

@@ -50,6 +50,18 @@ class Download:
                 self._fetch(partial)
         return self._place
 
+    def check(self) -> None:
+        """Find out whether it is here or its address answers, without fetching it.
+
+        Raises:
+            InputError: Neither.
+        """
+        if not self.is_here:
+            try:
+                httpx2.head(self.url, follow_redirects=True, timeout=SECONDS).raise_for_status()
+            except httpx2.HTTPError as error:
+                raise self._unreachable(error) from None
+
     @property
     def _place(self) -> Path:
         return cache() / "downloads" / self.sha256[:16] / self.name
@@ -69,11 +81,14 @@ class Download:
                     digest.update(part)
                     file.write(part)
         except (httpx2.HTTPError, OSError) as error:
-            reason = str(error).strip() or type(error).__name__
-            raise InputError(f"{self.url}: not fetched ({reason.splitlines()[0][:160]}): check the network") from None
+            raise self._unreachable(error) from None
         found = _git_digest(partial, size) if self.git else digest.hexdigest()
         if not found.startswith(self.sha256):
             raise InputError(f"{self.url}: sends another file than was published (digest {found[:16]})")
+
+    def _unreachable(self, error: Exception) -> InputError:
+        reason = str(error).strip() or type(error).__name__
+        return InputError(f"{self.url}: not fetched ({reason.splitlines()[0][:160]}): check the network")
 
 
 def _git_digest(path: Path, size: int) -> str:

@@ -38,16 +38,12 @@ from ddspo.training.on_policy import OnPolicy
 from ddspo.training.optimisation import Optimisation
 from ddspo.training.trackers import Tracker
 from ddspo.training.validation import Validation
+from ddspo.trees import DEEPEST, MOST, NO_YAML, is_bounded, read_yaml
 
 STAGES = ("degrade", "sample", "import", "pretrain", "train", "images", "judge", "report")
 """All that a recipe may go through, in order."""
 VERBS = {"judge": "evaluate"}
 """Commands of stages that are not called like them."""
-
-LONGEST, MOST, DEEPEST = 2**16, 10_000, 20
-"""Bytes of a recipe's file, values in it, and how deep they may be nested: far more than any recipe needs."""
-_NO_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)
-"""What PyYAML raises on a text that is no YAML: its own errors, and whatever reading a value of it raised."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
@@ -154,25 +150,38 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         InputError: The file is missing or no YAML mapping, or a key or value is wrong; one line that says where.
     """
-    tree = _read(path)
+    return build(read_yaml(path), overrides, str(path))
+
+
+def build(tree: dict[str, Any], overrides: Sequence[str], where: str) -> Recipe:
+    """A recipe of plain data, which becomes that of all overrides.
+
+    Args:
+        tree: Mappings, lists and scalars, as YAML gives them.
+        overrides: `key=value` each.
+        where: Where the data come from, for messages.
+
+    Raises:
+        InputError: A key or value is wrong; one line that says where.
+    """
     for each in overrides:
         _spell_out(tree)
         override(tree, each)
     _spell_out(tree)
-    if not _is_bounded(tree):
+    if not is_bounded(tree):
         raise InputError(
-            f"{path}: with all aliases written out it has over {MOST} values, or is nested over {DEEPEST} deep: "
+            f"{where}: with all aliases written out it has over {MOST} values, or is nested over {DEEPEST} deep: "
             "write a shorter one"
         )
     try:
         address_lists(tree)
         recipe = components.construct(Recipe, tree, "")
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise InputError(f"{where}: {error}") from None
     assert isinstance(recipe, Recipe)
     fault = _fault(recipe)
     if fault:
-        raise InputError(f"{path}: {fault}")
+        raise InputError(f"{where}: {fault}")
     return recipe
 
 
@@ -212,37 +221,6 @@ def _unpaired(recipe: Recipe) -> str | None:
     return None
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        if not path.is_file():
-            raise InputError(f"no recipe {path}: check the path")
-        with path.open("rb") as file:
-            text = file.read(LONGEST + 1)
-        if len(text) > LONGEST:
-            raise InputError(f"{path}: no recipe: it is longer than {LONGEST >> 10} KiB")
-        tree = yaml.safe_load(text)
-    except OSError as error:
-        raise InputError(f"recipe {path}: cannot be read ({error.strerror}): check the path") from None
-    except _NO_YAML as error:
-        raise InputError(f"{path}: no YAML: {shortened(' '.join(str(error).split()), 300)}") from None
-    if not isinstance(tree, dict):
-        raise InputError(f"{path}: no recipe: write `key: value` lines")
-    return tree
-
-
-def _is_bounded(tree: Any) -> bool:
-    """Whether few values are there once every alias is written out: a few lines can mean billions."""
-    left, unseen = MOST, [(tree, 0)]
-    while unseen:
-        value, depth = unseen.pop()
-        left -= 1
-        if left < 0 or depth > DEEPEST:
-            return False
-        parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-        unseen += ((each, depth + 1) for each in parts)
-    return True
-
-
 def _spell_out(tree: dict[str, Any]) -> None:
     """`prompts: PATH` is short for `prompts: {path: PATH}`."""
     if isinstance(tree.get("prompts"), str):
@@ -265,7 +243,7 @@ def override(tree: dict[str, Any], text: str) -> None:
         tree = below
     try:
         tree[last] = yaml.safe_load(value)
-    except _NO_YAML:
+    except NO_YAML:
         raise InputError(f"{quoted(text)}: the value is no YAML: quote it") from None
 
 

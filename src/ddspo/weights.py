@@ -47,6 +47,14 @@ class Weights(ABC):
         """Whether nothing would be downloaded."""
 
     @abstractmethod
+    def check(self) -> None:
+        """Find out whether they are here or can be downloaded, without downloading them.
+
+        Raises:
+            InputError: Neither.
+        """
+
+    @abstractmethod
     def path(self) -> Path:
         """Where they are on this machine, downloaded if need be.
 
@@ -99,12 +107,16 @@ class Hub(Weights):
         """Whether files of its patterns are there."""
         return bool(local(self.place)) or self._has_files(self._snapshot().folder)
 
+    def check(self) -> None:
+        """A folder is there, or the hub answers or has answered for all files."""
+        found = None if self._folder() else self._snapshot()
+        if found and not found.online:
+            self._whole(found)
+
     def path(self) -> Path:
         """The folder of its files."""
-        folder = local(self.place)
+        folder = self._folder()
         if folder:
-            if not folder.is_dir():
-                raise InputError(f"{self.place}: no such folder here: give one, or a hub id")
             return folder
         found = self._snapshot()
         if found.online:
@@ -112,6 +124,17 @@ class Hub(Weights):
                 snapshot_download(self.place, revision=found.commit, allow_patterns=[*FILES, *self.files])
             except Exception as error:  # the hub's client raises a dozen types
                 raise hub_error(self.place, error) from None
+        return self._whole(found)
+
+    def _folder(self) -> Path | None:
+        """The folder that is named, where it is no hub id."""
+        folder = local(self.place)
+        if folder and not folder.is_dir():
+            raise InputError(f"{self.place}: no such folder here: give one, or a hub id")
+        return folder
+
+    def _whole(self, found: Snapshot) -> Path:
+        """The folder of a snapshot, if all files are there."""
         if not self._has_files(found.folder):
             raise InputError(
                 f"{self.place}: {', '.join(self.files)}: not here, and the hub does not give it: try later"
@@ -145,6 +168,10 @@ class Web(Weights):
     def is_here(self) -> bool:
         """Whether it was downloaded."""
         return self.download.is_here
+
+    def check(self) -> None:
+        """It was downloaded, or its address answers."""
+        self.download.check()
 
     def path(self) -> Path:
         """The file."""

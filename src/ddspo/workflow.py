@@ -131,6 +131,8 @@ class Workflow:
         judges = list(given.evaluate.metrics) if given.evaluate and "judge" in left else []
         judges += [given.scoring] if given.scoring and "train" in left else []
         for judge in judges:
+            for weights in judge.weights:
+                weights.check()
             judge.identity(self.accelerator.device)
 
     def _mend(self, name: str) -> None:

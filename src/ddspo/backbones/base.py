@@ -49,6 +49,8 @@ class Backbone(WithDenoiser, ABC):
     """Numbers of a latent that the denoiser takes as one position of its input."""
     steps: ClassVar[int]
     """Sampler steps that the family is usually sampled with."""
+    draws_smaller: ClassVar[bool] = False
+    """Whether the family also draws well at half of its usual side."""
     long_text: ClassVar[int | None] = None
     """Tokens that T5 or Gemma reads if not told otherwise, the pipeline's own default; None: it has neither."""
 

@@ -38,6 +38,7 @@ class Flux(Backbone):
     )
     guidance = 3.5
     steps = 28
+    draws_smaller = True
     long_text = 512
 
     @torch.no_grad()

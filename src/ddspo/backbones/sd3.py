@@ -31,6 +31,7 @@ class SD3(Backbone):
     )
     guidance = 5.0
     steps = 25
+    draws_smaller = True
     long_text = 256
 
     @torch.no_grad()

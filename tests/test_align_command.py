@@ -1,0 +1,113 @@
+"""`ddspo align` as its user types it, on tiny pipelines."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from diffusers import DiffusionPipeline
+
+from ddspo import components
+from ddspo.backbones.base import Backbone
+
+QUICK = ("sample.pairs=4", "train.steps=2", "train.batch=2", "evaluate.prompts=compose://evaluation?count=2")
+QUICK += ("validation.every=1", "trackers=[]", "model.resolution=16", "model.max_length=24")
+
+
+def align(where: Path, *words: str, code: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "ddspo", "align", *words],
+        cwd=where,
+        env=os.environ | {"COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny FLUX, aligned."""
+    where = tmp_path_factory.mktemp("align")
+    components.find(Backbone, "flux").tiny().save(where / "flux")
+    out = align(where, "flux", "--budget", "10m", *QUICK)
+    (where / "out.txt").write_text(out)
+    return where
+
+
+def test_it_ends_with_a_lora_that_diffusers_reads_and_the_words_to_use_it(run: Path) -> None:
+    out = (run / "out.txt").read_text()
+    pipeline = DiffusionPipeline.from_pretrained(run / "flux")
+    pipeline.load_lora_weights(run / "runs/flux/aligned")
+    assert pipeline.get_active_adapters()
+    assert "from_pretrained('flux')" in out
+    assert "load_lora_weights('runs/flux/aligned')" in out
+    assert (run / "runs/flux/exports/flux-comfyui.safetensors").is_file()
+    assert "runs/flux/exports/flux-comfyui.safetensors" in out
+    assert (run / "runs/flux/report.html").is_file()
+
+
+def test_judges_that_are_nowhere_are_named_and_the_run_goes_on(run: Path) -> None:
+    out = (run / "out.txt").read_text()
+    for name in ("geneval", "pick_score", "clip_score"):
+        assert f"{name} does not judge" in out
+    report = json.loads((run / "runs/flux/report.json").read_text())
+    assert [*report["metrics"], *report["sets"]] == ["saturation", "latent_diversity"]
+
+
+def test_the_plan_is_a_recipe_with_reasons(run: Path) -> None:
+    text = (run / "runs/flux/plan.yaml").read_text()
+    tree = yaml.safe_load(text)
+    assert tree["model"]["path"] == "flux"
+    assert tree["sample"]["pairs"] == 4
+    assert "# pairs: as asked for" in text
+    assert "as measured here" in text
+
+
+def test_the_same_command_goes_on(run: Path) -> None:
+    before = (run / "runs/flux/plan.yaml").read_bytes()
+    out = align(run, "flux", "--budget", "10m", *QUICK)
+    assert "goes on with runs/flux/plan.yaml" in out
+    assert "train     kept" in out
+    assert (run / "runs/flux/plan.yaml").read_bytes() == before
+
+
+def test_another_wish_of_that_name_is_refused_and_the_plan_stays(run: Path) -> None:
+    before = (run / "runs/flux/plan.yaml").read_bytes()
+    out = align(run, "flux", "--budget", "10m", *QUICK, "train.lr=3e-4", code=2)
+    assert "was begun with another train.lr" in out
+    assert (run / "runs/flux/plan.yaml").read_bytes() == before
+
+
+def test_a_dry_run_writes_nothing_and_loads_no_weights(run: Path) -> None:
+    for file in (run / "flux").rglob("*.safetensors"):
+        file.rename(file.with_suffix(".away"))
+    try:
+        text = align(run, "flux", "--name", "dry", "--memory", "24GB", "--dry-run")
+    finally:
+        for file in (run / "flux").rglob("*.away"):
+            file.rename(file.with_suffix(".safetensors"))
+    assert "a card of 24 GiB" in text
+    assert not (run / "runs/dry").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["flux", "--budget", "1s"], "below which nothing was gained"),
+        (["flux", "--memory", "1"], "--memory '1': give a size"),
+        (["flux", "--budget", "soon"], "--budget 'soon': give a time"),
+        (["nowhere"], "nowhere"),
+        (["flux", "train.lrr=1"], "train.lrr: no such key"),
+    ],
+)
+def test_what_cannot_work_is_one_line(run: Path, words: list[str], message: str) -> None:
+    out = align(run, *words, code=2)
+    assert message in out
+    assert "Traceback" not in out
