@@ -13,7 +13,8 @@ from ddspo.backbones.base import Model
 from ddspo.backbones.sd import SD
 from ddspo.cli import app
 from ddspo.cost import _once, memory
-from ddspo.cost.shapes import model_outline, network_size
+from ddspo.cost.activations import of_forwards, of_texts
+from ddspo.cost.shapes import condition_shapes, model_outline, network_size
 from ddspo.cost.table import with_unit
 from ddspo.cost.total import Cost, cost
 from ddspo.errors import InputError
@@ -326,3 +327,36 @@ def test_what_was_counted_of_a_model_is_not_counted_again(
     assert (first.device == second.device) is not again
     monkeypatch.setattr(_once, "_FOUND", {})
     assert counted(configurations, override) == second
+
+
+def test_stages_by_hand(configurations: Path, tiny_folder: Path) -> None:
+    """Everything is loaded to sample; texts are encoded beside it; then the denoiser trains alone.
+
+    What is beside it waits, with the pairs.
+    """
+    found = counted(configurations, "sample.batch=2", "validation.final=2", "validation.steps=1")
+    stages, loaded = {stage.name: stage for stage in found.stages}, SD.load(Model(str(tiny_folder)))
+    whole = sum(network_size(part) for part in parts(loaded).values())
+    beside = whole - network_size(loaded.denoiser)
+    assert [*stages] == ["degrade", "sample", "texts", "train", "pictures"]
+    assert [stage.loads for stage in found.stages] == [0, 1, 0, 1, 1]
+    assert found.host.model_bytes == stages["sample"].host_bytes == stages["texts"].host_bytes == whole
+    outlined, shape = outline(SD, Model(str(configurations))), loaded.latent_shape
+    latents = 4 * torch.Size(shape).numel() * 4  # two pairs
+    predictions = of_forwards(outlined, condition_shapes(outlined), 2 * 4)  # and twice for guidance
+    assert stages["sample"].device_bytes == whole + latents + max(predictions, of_texts(outlined, 4))
+    assert stages["texts"].device_bytes == whole + of_texts(outlined, 64)
+    assert stages["train"].device_bytes == max(found.device.total_bytes, whole)
+    assert stages["train"].host_bytes == max(whole, beside + 12 * 512)
+    assert found.most_bytes == max(stage.device_bytes for stage in found.stages)
+    assert found.most_host_bytes == whole
+
+
+def test_a_validation_holds_the_policy_and_all_parts(configurations: Path) -> None:
+    """Moments stay; gradients and activations of the step are gone; the judge comes when the parts rest again."""
+    found = counted(configurations, "validation={every: 1, steps: 1, guidance: 1, pictures: 2, final: 0}")
+    stage = next(stage for stage in found.stages if stage.name == "validation")
+    held = found.device.frozen_bytes + found.device.trained_bytes + found.device.optimizer_bytes
+    assert stage.device_bytes > held + found.host.others_bytes
+    assert stage.images == 4 * 2
+    assert "rounds" in {each.name for each in counted(configurations, "on_policy.every=1").stages}

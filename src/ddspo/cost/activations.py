@@ -62,9 +62,9 @@ def of_forwards(backbone: Backbone, condition: Condition, latents: int, dtype: t
 
     def run() -> object:
         rows = {name: row.repeat(latents, *[1] * (row.ndim - 1)) for name, row in condition.items()}
-        x = torch.empty(latents, *backbone.latent_shape, dtype=DTYPES["fp32"])
+        x, t = (torch.empty(latents, *shape, device="meta") for shape in (backbone.latent_shape, ()))
         with Accelerator(dtype), torch.no_grad():
-            return x, backbone.predict(backbone.denoiser, x, torch.ones(latents), rows)
+            return x, backbone.predict(backbone.denoiser, x, t, rows)
 
     return peak_of(run)
 
@@ -88,7 +88,7 @@ def of_images(backbone: Backbone, images: int, *, encoded: bool = False) -> int:
     def run() -> object:
         with Accelerator(None):
             if encoded:
-                return vae.code(torch.empty(count, 3, height, width))
-            return vae.decoded(torch.empty(count, *backbone.latent_shape))
+                return vae.code(torch.empty(count, 3, height, width, device="meta"))
+            return vae.decoded(torch.empty(count, *backbone.latent_shape, device="meta"))
 
     return peak_of(run)

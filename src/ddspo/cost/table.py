@@ -24,19 +24,26 @@ def cost_table(found: Cost) -> Table:
 
 
 def stage_table(found: Cost, times: Mapping[str, float]) -> Table:
-    """A row a stage: what it does, its memory at the peak, and its hours, where they are known."""
+    """A row a stage: what it does, GiB at its peak of the accelerator and of main memory, and hours where known."""
     table = Table("stage", box=None)
-    for title in ("forwards", "pairs", "texts", "images", "accelerator", "main memory", "hours"):
-        table.add_column(title, justify="right")
+    for title in ("forwards", "pairs", "texts", "images", "GiB", "main GiB", "hours"):
+        table.add_column(title, justify="right", no_wrap=True)
     for each in found.stages:
         counts = (each.forwards, each.trained_pairs, each.texts, each.images)
-        memory = (with_unit("_bytes", size) for size in (each.device_bytes, each.host_bytes))
-        hours = f"{times[each.name] / 3600:,.3g}" if each.name in times else ""
-        table.add_row(each.name, *(f"{count:,}" if count else "" for count in counts), *memory, hours)
-    total = sum(times.values()) / 3600
-    most = (with_unit("_bytes", size) for size in (found.most_bytes, found.most_host_bytes))
-    table.add_row("[bold]at most, and in all", *[""] * 4, *most, f"{total:,.3g}")
+        memory = [f"{size / 2**30:,.2f}" for size in (each.device_bytes, each.host_bytes)]
+        table.add_row(
+            each.name, *(f"{count:,}" if count else "" for count in counts), *memory, _hours(times, each.name)
+        )
+    most = [f"{size / 2**30:,.2f}" for size in (found.most_bytes, found.most_host_bytes)]
+    table.add_row("[bold]in all", *[""] * 4, *most, _hours({"": sum(times.values())}, ""))
     return table
+
+
+def _hours(times: Mapping[str, float], name: str) -> str:
+    if name not in times:
+        return ""
+    hours = times[name] / 3600
+    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
 
 
 def readable(found: Cost) -> Iterator[tuple[str, list[tuple[str, str]]]]:
