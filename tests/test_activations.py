@@ -60,6 +60,8 @@ def test_what_lives_at_once_by_hand() -> None:
         return part + empty(1000)[:10]
 
     assert peak_of(held) == 8000 + 40
+    before = empty(1000)  # what was there before is not counted, nor what looks at it or changes it
+    assert peak_of(lambda: (before[:10], before.add_(1), before.t())) == 0
 
 
 def test_attention_keeps_no_matrix() -> None:
@@ -76,18 +78,17 @@ def test_attention_keeps_no_matrix() -> None:
 
 
 def test_autocast_by_hand() -> None:
-    """Half precision of an input of 100 x 10 is 2000 B, of a weight that is used twice 200 B once, of outputs 2000 B.
+    """Half precision of an input of 100 x 10 is 2000 B, of a weight 200 B, both kept for the next use; outputs 2000 B.
 
     A norm is computed in single precision: its input is cast to 4000 B, and its output takes as many.
     """
-    x, weight = empty(100, 10), nn.Parameter(empty(10, 10))
+    x, weight = empty(100, 10).requires_grad_(), nn.Parameter(empty(10, 10))
 
     def twice() -> object:
         with Accelerator(torch.bfloat16):
             return functional.linear(x, weight), functional.linear(x, weight)
 
-    with torch.no_grad():
-        assert peak_of(twice) == 200 + 2 * 2000 + 2000
+    assert peak_of(twice) == 200 + 2000 + 2 * 2000
     layer = nn.LayerNorm(10, elementwise_affine=False)
 
     def norm() -> object:

@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -88,6 +89,8 @@ def test_a_measured_model_is_what_it_was(tiny_folder: Path, adaptation: str, dty
         assert torch.equal(after[name][0], weight)
         assert after[name][1:] == (flag, training)
     assert torch.equal(latents, backbone.generate(["a", "b"], [1, 2], 3, 2.0))
+    network: Any = backbone.denoiser
+    assert not network.is_gradient_checkpointing
 
 
 def state(backbone: Backbone) -> dict[str, tuple[torch.Tensor, bool, bool]]:

@@ -16,7 +16,6 @@ def unchanged(backbone: Backbone) -> Iterator[None]:
     """
     network: Any = backbone.denoiser
     layers = [(parent, name, child) for parent in network.modules() for name, child in parent.named_children()]
-    modes = [(module, module.training) for module in network.modules()]
     weights = [(each, each.dtype, each.requires_grad) for each in network.parameters()]
     buffers = [
         (module, name, each) for module in network.modules() for name, each in module.named_buffers(recurse=False)
@@ -35,6 +34,4 @@ def unchanged(backbone: Backbone) -> Iterator[None]:
         for weight, dtype, flag in weights:
             weight.data, weight.grad = weight.data.to(dtype), None
             weight.requires_grad_(flag)
-        for module, training in modes:
-            module.training = training
         setattr(backbone.pipeline, backbone.denoiser_name, network)
