@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 from diffusers import DiffusionPipeline
+from typer.testing import CliRunner
 
 from ddspo import components
 from ddspo.backbones.base import Backbone
+from ddspo.cli import app
+from ddspo.errors import InputError
 
 QUICK = ("sample.pairs=4", "train.steps=2", "train.batch=2", "evaluate.prompts=compose://evaluation?count=2")
 QUICK += ("validation.every=1", "trackers=[]", "model.resolution=16", "model.max_length=24")
@@ -107,7 +110,11 @@ def test_a_dry_run_writes_nothing_and_loads_no_weights(run: Path) -> None:
         (["flux", "train.lrr=1"], "train.lrr: no such key"),
     ],
 )
-def test_what_cannot_work_is_one_line(run: Path, words: list[str], message: str) -> None:
-    out = align(run, *words, code=2)
-    assert message in out
-    assert "Traceback" not in out
+def test_what_cannot_work_is_one_line(
+    run: Path, words: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run)
+    done = CliRunner().invoke(app, ["align", *words, "--name", "no", *QUICK])
+    assert isinstance(done.exception, InputError)
+    assert message in str(done.exception)
+    assert not (run / "runs/no").exists()
