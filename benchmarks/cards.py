@@ -3,12 +3,14 @@
     python benchmarks/cards.py                 # recipes/24gb/*.yaml and recipes/12gb/*.yaml anew
     python benchmarks/cards.py 24 flux-dev     # one of them
 
-Nothing is measured: the rate of operations is assumed, every judge is taken to be at hand, and the main memory is
-that of the machine that runs it. The headers are checked against `--cost` by `tests/test_recipes_for_cards.py`.
+Nothing is measured: rate of operations and main memory are assumed, and every judge is taken to be at hand. A model
+that fits no card is told of in a line, and has no recipe. `tests/test_recipes_for_cards.py` holds headers against
+`--cost`.
 """
 
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import diffusers
@@ -16,6 +18,7 @@ from outlines import write
 
 from ddspo.align import command
 from ddspo.align.judges import Panel
+from ddspo.align.machine import Machine, machine_of
 from ddspo.align.wish import Wish
 from ddspo.errors import InputError
 
@@ -31,6 +34,8 @@ MODELS = {
 """Architecture and hub id of each recipe."""
 CARDS = (24, 12)
 """GiB."""
+HOST = 64
+"""GiB of main memory."""
 HOURS = {"sd15": 2, "sana": 4, "pixart": 4, "sdxl": 6, "sd35-medium": 6, "flux-dev": 12}
 """An evening, or a night."""
 NOT_TRIED = """\
@@ -40,6 +45,12 @@ NOT_TRIED = """\
 """
 UNET = "#   weights of a U-Net are not quantised: SimpleTuner and ai-toolkit leave it off for them, for quality\n"
 NF4 = "#   nf4 with 8-bit AdamW and max_grad_norm .01: SimpleTuner's quickstart of FLUX\n"
+
+
+def machine(wish: Wish, *, dry: bool) -> Machine:
+    """A card of the size that is asked for in a machine that has the main memory of many."""
+    found = machine_of(wish, dry=dry)
+    return replace(found, host=HOST * 2**30, title=f"{found.title} beside {HOST} GiB of main memory")
 
 
 def recipe(name: str, gib: int) -> str:
@@ -63,6 +74,7 @@ def recipe(name: str, gib: int) -> str:
 def main() -> None:
     """Write those that are asked for, or all."""
     diffusers.utils.logging.set_verbosity_error()
+    command.machine_of = machine
     command.panel = lambda judges, guards: Panel([*judges, *guards], "clip_score", ())  # no network is asked
     cards = [int(sys.argv[1])] if sys.argv[1:] else CARDS
     for gib in cards:
