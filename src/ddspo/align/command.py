@@ -1,5 +1,6 @@
 """From the command line to a plan in a run folder: look the model up, fit it, measure it, and write its recipe."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -19,7 +20,6 @@ from ddspo.align.probe import PROMPTS, gap_of
 from ddspo.align.rungs import EVALUATIONS, SUPERVISION, Placing, placings
 from ddspo.align.wish import Wish
 from ddspo.align.worlds import world_of
-from ddspo.backbones.base import Backbone, Model
 from ddspo.checks import LOOKED_AT, reading
 from ddspo.conversion import Origin, configured, converted, is_single
 from ddspo.cost.shapes import model_outline
@@ -170,15 +170,12 @@ def _measured(choices: Choices, say: Say) -> Plan:
     """With the speed of the machine and the gap of the model."""
     given = recipe_of(choices)
     say(f"align: loads {given.model.path}, and measures it")
-    backbone = _loaded(given.model)
-    speed = measured(given, backbone)
+    began = time.monotonic()
+    backbone = components.backbone_of(given.model).load(given.model).to(PartialState().device)
+    speed = measured(given, backbone, load=time.monotonic() - began)
     gap = gap_of(backbone, _degraded(given), given)
     say(f"align: the gap between prompts and degraded prompts is {gap:.2g}")
     return Plan(replace(choices, gap=gap if gap > 0 else UNKNOWN_GAP), speed)
-
-
-def _loaded(model: Model) -> Backbone:
-    return components.backbone_of(model).load(model).to(PartialState().device)
 
 
 def _degraded(given: Recipe) -> list[Row]:
