@@ -103,7 +103,7 @@ def test_a_dry_run_writes_nothing_and_loads_no_weights(run: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["flux", "--budget", "1s"], "below which nothing was gained"),
+        (["flux", "--budget", "0.01s"], "below which nothing was gained"),
         (["flux", "--memory", "1"], "--memory '1': give a size"),
         (["flux", "--budget", "soon"], "--budget 'soon': give a time"),
         (["nowhere"], "nowhere"),
