@@ -27,7 +27,7 @@ from ddspo.weights import Hub
 
 GIB = 2**30
 GUARDS = Panel(["saturation"], None, ())
-CARD_OF_24 = Machine("a card of 24 GiB", 24 * GIB, 64 * GIB, "bf16", here=False, shared=False)
+CARD_OF_24 = Machine("a card of 24 GiB", 24 * GIB, 64 * GIB, "bf16", shared=False)
 WISH = Wish(model="somebody/model", budget=7200.0, name="mine")
 
 
@@ -212,6 +212,14 @@ def test_the_page_is_the_recipe_with_its_reasons(tmp_path: Path) -> None:
     assert "# lr: as asked for" in text
     assert plan.recipe.train.lr == 3e-5
     assert yaml.safe_load(text) == plan.tree
+
+
+@pytest.mark.usefixtures("budgets")
+def test_nothing_is_said_of_what_was_taken_out() -> None:
+    plan = spent(Plan(choices(wish=replace(WISH, overrides=("draw={}",))), speed=None))  # type: ignore[arg-type]
+    text = page(plan, CARD_OF_24, "ddspo align x")
+    assert "# draw: as asked for" in text
+    assert "# latents:" not in text
 
 
 def test_a_judge_whose_weights_are_nowhere_does_not_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

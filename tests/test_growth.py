@@ -32,12 +32,7 @@ trackers: []
 @pytest.fixture(scope="module")
 def base(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run beside its recipe."""
-    folder = tmp_path_factory.mktemp("growth")
-    (folder / "prompts.txt").write_text("a red cube\ntwo cats\ndogs in rows\n")
-    text = RECIPE.replace("MODEL", str(tiny_folder)).replace("PROMPTS", str(folder / "prompts.txt"))
-    (folder / "recipe.yaml").write_text(text)
-    go(folder, folder)
-    return folder
+    return finished(tmp_path_factory.mktemp("growth"), RECIPE, tiny_folder, "a red cube\ntwo cats\ndogs in rows\n")
 
 
 @pytest.fixture
@@ -45,6 +40,15 @@ def place(base: Path, tmp_path: Path) -> Path:
     """A copy of the run."""
     shutil.copytree(base / "runs", tmp_path / "runs")
     return tmp_path
+
+
+def finished(folder: Path, recipe: str, model: Path, prompts: str) -> Path:
+    """A folder with a recipe and its prompts, and the run that it makes of them."""
+    (folder / "prompts.txt").write_text(prompts)
+    text = recipe.replace("MODEL", str(model)).replace("PROMPTS", str(folder / "prompts.txt"))
+    (folder / "recipe.yaml").write_text(text)
+    go(folder, folder)
+    return folder
 
 
 def go(base: Path, place: Path, *overrides: str, stages: tuple[str, ...] = ()) -> RunFolder:

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from test_growth import go, same
+from test_growth import finished, go, same
 from typer.testing import CliRunner
 
 from ddspo.cli import app
@@ -30,12 +30,7 @@ trackers: []
 @pytest.fixture(scope="module")
 def base(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run beside its recipe."""
-    folder = tmp_path_factory.mktemp("take")
-    (folder / "prompts.txt").write_text("a red cube\ntwo cats\n")
-    text = RECIPE.replace("MODEL", str(tiny_folder)).replace("PROMPTS", str(folder / "prompts.txt"))
-    (folder / "recipe.yaml").write_text(text)
-    go(folder, folder)
-    return folder
+    return finished(tmp_path_factory.mktemp("take"), RECIPE, tiny_folder, "a red cube\ntwo cats\n")
 
 
 @pytest.fixture

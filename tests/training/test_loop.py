@@ -69,15 +69,20 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
 
 
+def resumed(folder: Path, settings: Optimisation, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+    """Killed at the fifth update, and run again."""
+    with monkeypatch.context() as patch:
+        killed_at(5, patch)
+        with pytest.raises(KeyboardInterrupt):
+            fit(folder, settings)
+    return fit(folder, settings)
+
+
 @pytest.mark.parametrize("average", [None, 0.9])
 def test_resumed_is_uninterrupted(average: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = replace(SETTINGS, average=average)
     whole = fit(tmp_path / "whole", settings)
-    with monkeypatch.context() as patch:
-        killed_at(5, patch)
-        with pytest.raises(KeyboardInterrupt):
-            fit(tmp_path / "cut", settings)
-    cut = fit(tmp_path / "cut", settings)
+    cut = resumed(tmp_path / "cut", settings, monkeypatch)
     assert same(weights(whole), weights(cut))
     assert history(whole.log) == history(cut.log)
 

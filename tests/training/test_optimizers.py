@@ -6,9 +6,8 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from interruptions import killed_at
 from safetensors.torch import load_file, save_file
-from test_loop import SETTINGS, fit, same, weights
+from test_loop import SETTINGS, fit, resumed, same, weights
 from torch import nn
 from torch.optim import Optimizer
 
@@ -68,11 +67,7 @@ def test_a_run_that_is_resumed_is_one_that_was_not_interrupted(
 ) -> None:
     settings = replace(SETTINGS, optimizer=name, lr=RATES.get(name, 1e-3), warmup=2)
     whole = fit(tmp_path / "whole", settings)
-    with monkeypatch.context() as patch:
-        killed_at(5, patch)
-        with pytest.raises(KeyboardInterrupt):
-            fit(tmp_path / "cut", settings)
-    cut = fit(tmp_path / "cut", settings)
+    cut = resumed(tmp_path / "cut", settings, monkeypatch)
     assert same(weights(whole), weights(cut))
     last = "checkpoints/0000006/optimizer.safetensors"
     assert same(load_file(whole.path / last), load_file(cut.path / last))

@@ -59,7 +59,7 @@ class Choices:
     @property
     def beta(self) -> float:
         """Such that beta |g|^2 is that of the miniature, in two digits."""
-        return float(f"{BETA_GAP / (self.gap or UNKNOWN_GAP):.2g}")
+        return float(f"{BETA_GAP / (UNKNOWN_GAP if self.gap is None else self.gap):.2g}")
 
     def tree(self) -> dict[str, Any]:
         """The recipe, before overrides."""
@@ -130,7 +130,8 @@ class Choices:
         """Why, by dotted names of the recipe."""
         placing, given, looked = self.placing, self.supervision, self.evaluation
         rungs, images = ", ".join(str(rung.pairs) for rung in SUPERVISION[::-1]), looked.prompts * looked.images
-        gap = f"the measured gap {self.gap:.2g}" if self.gap else f"an assumed gap {UNKNOWN_GAP:g}, not measured yet"
+        gap = f"an assumed gap {UNKNOWN_GAP:g}, not measured yet"
+        gap = gap if self.gap is None else f"the measured gap {self.gap:.2g}"
         found = {
             "model.dtype": "what the device computes fast" if self.dtype != "fp32" else "a CPU's own precision",
             "prompts": self.world.why,

@@ -1,5 +1,6 @@
 """From the command line to a plan in a run folder: look the model up, fit it, measure it, and write its recipe."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import NamedTuple
 from accelerate import PartialState
 
 from ddspo import components
-from ddspo.align.choices import UNKNOWN_GAP, Choices
+from ddspo.align.choices import Choices
 from ddspo.align.judges import Panel, downloads, panel
 from ddspo.align.machine import ASSUMED, Machine, machine_of
 from ddspo.align.page import page, table
@@ -38,10 +39,9 @@ Say = Callable[[str], None]
 
 
 class Planned(NamedTuple):
-    """A plan, the machine that it is for, and its file's text."""
+    """A plan, and its file's text."""
 
     plan: Plan
-    machine: Machine
     text: str
 
 
@@ -99,11 +99,8 @@ def _planned(wish: Wish, machine: Machine, asked: str, say: Say, *, dry: bool) -
     for line in begun.panel.missing:
         say(line)
     chosen = fitted(begun, machine, _ways(begun))
-    if dry:
-        plan = spent(Plan(chosen, assumed(recipe_of(chosen), ASSUMED)))
-        return Planned(plan, replace(machine, here=False), page(plan, replace(machine, here=False), asked))
-    plan = spent(_measured(chosen, say))
-    return Planned(plan, machine, page(plan, machine, asked))
+    plan = spent(Plan(chosen, assumed(recipe_of(chosen), ASSUMED)) if dry else _measured(chosen, say))
+    return Planned(plan, page(plan, machine, asked))
 
 
 class Begun(NamedTuple):
@@ -125,7 +122,7 @@ def prepared(wish: Wish, asked: str, say: Say) -> Begun:
         say(f"align: goes on with {file}")
         return Begun(load(file), lambda: None)
     found = plan_of(wish, asked, say, dry=False)
-    for line in table(found.plan, found.machine):
+    for line in table(found.plan):
         say(line)
     fetched = downloads(found.plan.choices.panel.metrics)
     if fetched:
@@ -175,7 +172,12 @@ def _measured(choices: Choices, say: Say) -> Plan:
     speed = measured(given, backbone, load=time.monotonic() - began)
     gap = gap_of(backbone, _degraded(given), given)
     say(f"align: the gap between prompts and degraded prompts is {gap:.2g}")
-    return Plan(replace(choices, gap=gap if gap > 0 else UNKNOWN_GAP), speed)
+    if not 0 < gap < math.inf:
+        raise InputError(
+            f"{choices.wish.model}: predictions with and without some words differ by {gap}: nothing can be learned "
+            "from that: try model.dtype=fp32, or other --prompts"
+        )
+    return Plan(replace(choices, gap=gap), speed)
 
 
 def _degraded(given: Recipe) -> list[Row]:

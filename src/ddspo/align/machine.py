@@ -25,7 +25,6 @@ class Machine:
         memory: Bytes of the device, all of them.
         host: Bytes of main memory.
         dtype: Precision that it computes fast.
-        here: Whether it is this machine's.
         shared: Whether its memory is the main memory.
     """
 
@@ -33,7 +32,6 @@ class Machine:
     memory: int
     host: int
     dtype: Precision
-    here: bool
     shared: bool
 
     def fault(self, device: int, host: int) -> str | None:
@@ -57,15 +55,15 @@ def machine_of(wish: Wish, *, dry: bool) -> Machine:
     """
     device, host = PartialState().device, psutil.virtual_memory().total
     if device.type != "cuda" and dry and wish.memory:
-        return Machine(f"a card of {wish.memory / 2**30:g} GiB", wish.memory, host, "bf16", here=False, shared=False)
+        return Machine(f"a card of {wish.memory / 2**30:g} GiB", wish.memory, host, "bf16", shared=False)
     if device.type != "cuda":
         memory = wish.memory or host
         if memory > host:
             raise InputError(f"--memory: this machine has {host / 2**30:.0f} GiB and no card: leave it out")
-        return Machine(f"this machine's {device.type}", memory, memory, "fp32", here=True, shared=True)
+        return Machine(f"this machine's {device.type}", memory, memory, "fp32", shared=True)
     whole = torch.cuda.mem_get_info(device)[1]
     memory = wish.memory or whole
     if memory > whole and not dry:
         raise InputError(f"--memory: {torch.cuda.get_device_name(device)} has {whole / 2**30:.0f} GiB: give no more")
     dtype: Precision = "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
-    return Machine(torch.cuda.get_device_name(device), memory, host, dtype, here=memory <= whole, shared=False)
+    return Machine(torch.cuda.get_device_name(device), memory, host, dtype, shared=False)

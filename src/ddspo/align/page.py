@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from ddspo.align.machine import Machine
+from ddspo.align.machine import ASSUMED, Machine
 from ddspo.align.planning import Plan
 from ddspo.progress import duration
 
@@ -22,9 +22,10 @@ def page(plan: Plan, machine: Machine, asked: str) -> str:
         asked: The command.
     """
     wish, tree = plan.choices.wish, plan.tree
-    notes = plan.choices.notes() | {each.partition("=")[0]: "as asked for" for each in wish.overrides}
+    asked_for = dict.fromkeys((each.partition("=")[0] for each in wish.overrides), "as asked for")
+    notes = {key: note for key, note in plan.choices.notes().items() if _has(tree, key)} | asked_for
     lines = [*_wrapped(f"{asked}: planned for {machine.title}, {duration(wish.budget)}.", "# ")]
-    lines += ["#", *(f"# {line}" for line in table(plan, machine)), "#"]
+    lines += ["#", *(f"# {line}" for line in table(plan)), "#"]
     for line in plan.choices.panel.missing:
         lines += _wrapped(line, "# ")
     for name, value in tree.items():
@@ -32,14 +33,24 @@ def page(plan: Plan, machine: Machine, asked: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def table(plan: Plan, machine: Machine) -> Iterator[str]:
+def table(plan: Plan) -> Iterator[str]:
     """Time and memory of each stage."""
     yield f"{'stage':<10}{'time':>10}{'device GiB':>14}{'main GiB':>12}"
     for stage in plan.cost.stages:
         time = duration(plan.seconds.get(stage.name, 0.0))
         yield f"{stage.name:<10}{time:>10}{stage.device_bytes / 2**30:>14.1f}{stage.host_bytes / 2**30:>12.1f}"
-    rate = "as measured here" if machine.here else "at an assumed 40 TFLOP/s: `ddspo align` measures before it begins"
+    assumed = f"at an assumed {ASSUMED / 1e12:g} TFLOP/s: `ddspo align` measures before it begins"
+    rate = assumed if plan.choices.gap is None else "as measured here"
     yield f"{'all':<10}{duration(plan.total):>10}  {rate}"
+
+
+def _has(tree: Any, key: str) -> bool:
+    """Whether a recipe has a dotted key, also where whole groups of it were asked for."""
+    for part in key.split("."):
+        if not isinstance(tree, dict) or part not in tree:
+            return False
+        tree = tree[part]
+    return True
 
 
 def _group(name: str, value: Any, notes: dict[str, str]) -> Iterator[str]:

@@ -193,9 +193,7 @@ def _renamed_encoder(network: Any, weights: dict[str, Tensor]) -> dict[str, Tens
     from diffusers.loaders.single_file_utils import convert_open_clip_checkpoint
 
     first = next(iter(weights))
-    beginning = next(
-        each for each in (*T5, *CLIPS["text_encoder"], *CLIPS["text_encoder_2"]) if first.startswith(each)
-    )
+    beginning = next(each for each in ENCODERS if first.startswith(each))
     if beginning.endswith(OPEN_CLIP):
         named = convert_open_clip_checkpoint(network, weights, prefix=beginning)
     else:
