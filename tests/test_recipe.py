@@ -73,7 +73,7 @@ def test_an_optional_group_may_be_left_out(tmp_path: Path) -> None:
         (["name=no"], "name: False: input should be a valid string"),
         (["name=../x"], "name '../x'"),
         (["objective.ipo.beta=1"], "objective: give one name"),
-        (["objective=ipo"], "objective: no 'ipo' in objectives"),
+        (["objective=ipa"], "objective: no 'ipa' in objectives"),
         (["draw.timesteps=logit_norml"], "draw.timesteps: no 'logit_norml' in timesteps: did you mean logit_normal?"),
         (["draw.noise=none"], "draw.noise: 'none': input should be 'shared' or 'independent'"),
         (["draw.weight.constant.value=-1"], "draw.weight.constant.value: -1:"),

@@ -251,7 +251,7 @@ def _check_prompts(given: Recipe, degraded: Path | None) -> _Prompts:
     texts = [row["prompt"] for row in rows]
     if how and not degraded and rows and len(how.check(rows)) == len(rows):
         raise nothing_left(how, len(rows), texts[0])
-    check_drawing(given.draw, given.policy_pair, texts)
+    check_drawing(given.draw, given.policy_pair, texts, contrasts=given.objective.needs.lose)
     remarks = [] if isinstance(found, Dataset) else [_unused("prompts", name) for name in sorted(found.unread)]
     without = sum(map(is_unspaced, texts))
     if how and how.by_spaces and without:

@@ -114,6 +114,7 @@ class Jobs:
         return Method(
             *(given.policy_pair, given.objective, given.adaptation, given.reference),
             *(pretrained, given.draw, validator, remaking),
+            force=given.force,
         )
 
     def _maker(self, backbone: Backbone) -> PairMaker:

@@ -24,7 +24,7 @@ from ddspo.maths.pair import Pair
 from ddspo.metrics.base import Metric
 from ddspo.objectives.base import Objective
 from ddspo.objectives.logistic import Logistic
-from ddspo.policy_pairs.base import PolicyPair
+from ddspo.policy_pairs.base import Asked, PolicyPair
 from ddspo.policy_pairs.training_free import TrainingFree
 from ddspo.prompts.addresses import address_lists
 from ddspo.prompts.source import Source
@@ -36,6 +36,7 @@ from ddspo.stages.pretrain import Pretraining
 from ddspo.training.drawing import Drawing
 from ddspo.training.on_policy import OnPolicy
 from ddspo.training.optimisation import Optimisation
+from ddspo.training.steps import asked_of, sides_read
 from ddspo.training.trackers import Tracker
 from ddspo.training.validation import Validation
 from ddspo.trees import DEEPEST, MOST, NO_YAML, is_bounded, read_yaml
@@ -68,6 +69,7 @@ class Recipe:
     )
     reference: Annotated[Reference, Doc("what the policy is measured from")] = field(default_factory=FrozenReference)
     objective: Annotated[Objective, Doc("from displacements to a loss")] = field(default_factory=Logistic)
+    force: Annotated[bool, Doc("use an objective also with a policy pair that it refuses")] = False
     draw: Annotated[Drawing, Doc("how the pairs of a step are drawn and weighed")] = field(default_factory=Drawing)
     adaptation: Annotated[Adaptation, Doc("which weights are trained")] = field(default_factory=LoRA)
     train: Annotated[Optimisation, Doc("how they are trained")] = field(default_factory=Optimisation)
@@ -106,7 +108,12 @@ class Recipe:
         """Of `win` and `lose` those that pairs have: what is looked at; a judge and pretraining look at both."""
         if self.dataset:
             return self.dataset.sides
-        return Pair._fields if self.sample.labels or self.pretrains else self.draw.sides
+        return Pair._fields if self.sample.labels or self.pretrains else sides_read(self.objective, self.draw)
+
+    @property
+    def asked(self) -> Asked:
+        """The predictions that a step of training takes."""
+        return asked_of(self.policy_pair, self.objective, self.draw)
 
     @property
     def samples(self) -> int:

@@ -118,7 +118,7 @@ def test_cached_condition_is_fresh(backbone: Backbone, tmp_path: Path) -> None:
 
 def policies_for(backbone: Backbone, adaptation: Adaptation, pair: str, folder: Path) -> Policies:
     """Policies with whatever frozen ones a policy pair asks for; winner and loser are random, and on disk."""
-    if "winner" not in components.find(PolicyPair, pair).policies:
+    if "winner" not in components.find(PolicyPair, pair)().policies:
         return Policies.of(backbone, adaptation, seed=0)
     other = type(backbone).tiny()
     imitators = Imitators.of(other, adaptation, Pair(1, 2))
@@ -360,7 +360,7 @@ def test_cost_of_a_step(backbone: Backbone, pair: str, frozen: list[int], tmp_pa
             part.register_forward_pre_hook(noting(others, name))
     preference_step(policies, components.find(PolicyPair, pair)(), Logistic(), view).value.backward()
     assert rows == [*((False, count * 3) for count in frozen), (True, 2 * 3)]
-    assert components.find(PolicyPair, pair).frozen_forwards == sum(frozen)
+    assert len(components.find(PolicyPair, pair)().asks().frozen) == sum(frozen)
     assert others == []
 
 

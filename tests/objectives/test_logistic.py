@@ -7,7 +7,7 @@ import torch
 
 from ddspo.maths.pair import Pair
 from ddspo.maths.reward import margin
-from ddspo.objectives.base import Displacements, displacements, health
+from ddspo.objectives.base import Branches, Needs, branches, health
 from ddspo.objectives.logistic import Logistic
 from ddspo.policy_pairs.base import Supervision
 
@@ -25,7 +25,7 @@ def gradients(d: Pair, supervision: Supervision) -> tuple[torch.Tensor, Pair]:
     policy = Pair(*(r + x for r, x in zip(supervision.reference, d, strict=True))).map(
         lambda x: x.requires_grad_(True)
     )
-    loss = Logistic(beta=BETA)(policy, supervision, torch.ones(B, dtype=torch.float64)).value
+    loss = Logistic(beta=BETA)(branches(policy, supervision)).mean()
     loss.backward()
     return loss.detach(), policy.map(lambda x: x.grad)
 
@@ -55,33 +55,13 @@ def test_gradients_anywhere() -> None:
     torch.testing.assert_close(grad.lose, -slope * (d.lose - a.lose), rtol=1e-10, atol=1e-13)
 
 
-def test_weight_scales_each_pair() -> None:
-    win, lose, degraded = tensors(3)
-    supervision = Supervision(Pair(win, lose), Pair(win, degraded))
-    weight = torch.tensor([0.0, 1.0, 2.0])
-    assert Logistic()(Pair(win, lose), supervision, weight).value.item() == pytest.approx(math.log(2))
-    assert Logistic()(Pair(win, lose), supervision, 3 * weight).value.item() == pytest.approx(3 * math.log(2))
-
-
-def test_a_pair_has_its_own_weight() -> None:
-    """Where u differs: the mean of omega times each pair's own loss, not a mean of omega times a mean of losses."""
-    win, lose, target, goal, p_win, p_lose = tensors(6)
-    supervision, policy = Supervision(Pair(win, lose), Pair(target, goal)), Pair(p_win, p_lose)
-    weight = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)
-    move = displacements(policy, supervision)
-    losses = [math.log1p(math.exp(-float(u))) for u in margin(move.d, move.a, 0.5)]
-    assert max(losses) - min(losses) > 0.2
-    found = Logistic(beta=0.5)(policy, supervision, weight).value.item()
-    assert found == pytest.approx((losses[1] + 2 * losses[2]) / 3, rel=1e-12)
-
-
 def test_half_precision_predictions_are_subtracted_in_float32() -> None:
     """1 + 2^-7 and 2^-9 are numbers of bfloat16, and their difference 515 / 512 is none; squared, it is kept."""
     one = torch.ones(1, 4, dtype=torch.bfloat16)
     policy, reference = Pair(one + 2**-7, one + 2**-7), Pair(2**-9 * one, 2**-9 * one)
-    loss = Logistic(beta=1.0)(policy, Supervision(reference, reference), torch.ones(1))
-    assert loss.log["win_displacement"].item() == 515**2 / 512**2
-    assert loss.value.dtype == torch.float32
+    seen = branches(policy, Supervision(reference, reference))
+    assert health(seen, None, Needs())["win_displacement"].item() == 515**2 / 512**2
+    assert Logistic(beta=1.0)(seen).dtype == torch.float32
 
 
 def test_health_by_hand() -> None:
@@ -92,7 +72,8 @@ def test_health_by_hand() -> None:
     """
     zero = torch.zeros(4, 1)
     d, a = torch.tensor([[1.0], [0.0], [-1.0], [2.0]]), -torch.ones(4, 1)
-    log = health(Displacements(Pair(zero, d), Pair(zero, a)), beta=2.0)
+    seen = Branches(Pair(zero, d), Pair(zero, a))
+    log = health(seen, Logistic(beta=2.0).margin(seen), Needs())
     assert log["u_mean"].item() == pytest.approx(5 / 2)
     assert log["u_square"].item() == pytest.approx(74 / 4)
     assert log["accuracy"].item() == pytest.approx(5 / 8)

@@ -13,7 +13,7 @@ from ddspo.errors import InputError
 from ddspo.maths.pair import Pair
 from ddspo.maths.paths import DDPM, NoisePath, RectifiedFlow
 from ddspo.maths.reward import inner, margin, mean_square
-from ddspo.objectives.base import displacements
+from ddspo.objectives.base import Branches, branches
 from ddspo.objectives.logistic import Logistic
 from ddspo.pairs.data import PairData
 from ddspo.policy_pairs.base import Supervision
@@ -43,9 +43,8 @@ def tensors(count: int) -> list[torch.Tensor]:
 def u_in(space: str, path: NoisePath, t: torch.Tensor) -> torch.Tensor:
     p_win, p_lose, r_win, r_lose, t_win, t_lose = tensors(6)
     supervision = Supervision(Pair(r_win, r_lose), Pair(t_win, t_lose))
-    policy, supervision = in_space(Pair(p_win, p_lose), supervision, path, space, t)  # type: ignore[arg-type]
-    move = displacements(policy, supervision)
-    return margin(move.d, move.a, BETA)
+    seen = in_space(branches(Pair(p_win, p_lose), supervision), path, space, t)  # type: ignore[arg-type]
+    return margin(seen.d, seen.a, BETA)
 
 
 def test_x0_errors_of_a_flow_are_sigma_times_those_of_v() -> None:
@@ -75,7 +74,7 @@ def test_the_anchor_holds_d_where_its_docstring_says() -> None:
     loss = softplus(-u).mean()
     strength = (BETA * torch.sigmoid(-u) / (2 * 0.25)).detach()
     zero = torch.zeros_like(d)
-    loss = loss + (strength * anchor(Pair(d, d), Supervision(Pair(zero, zero), Pair(zero, zero)))).mean()
+    loss = loss + (strength * anchor(Branches(Pair(d, d), Pair(zero, zero)))).mean()
     loss.backward()
     assert d.grad is not None
     assert d.grad.abs().max() < 1e-15
@@ -84,8 +83,8 @@ def test_the_anchor_holds_d_where_its_docstring_says() -> None:
 def test_the_anchor_by_hand() -> None:
     """d_win = (1, 1), d_lose = (3, 1): (1 + 5) / 2 = 3."""
     zero = torch.zeros(1, 2)
-    policy = Pair(torch.ones(1, 2), torch.tensor([[3.0, 1.0]]))
-    assert anchor(policy, Supervision(Pair(zero, zero), Pair(zero, zero))).item() == 3
+    d = Pair(torch.ones(1, 2), torch.tensor([[3.0, 1.0]]))
+    assert anchor(Branches(d, Pair(zero, zero))).item() == 3
 
 
 @pytest.fixture(scope="module")

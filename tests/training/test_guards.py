@@ -67,10 +67,10 @@ def test_a_plain_denoising_loss_may_vary() -> None:
     """
     usual = [{"step": step, "loss": 0.4 if step % 2 == 0 else 0.05} for step in range(1, 21)]
     for length in range(1, 21):
-        assert fault(GUARDS, usual[:length]) is None
-    assert fault(GUARDS, [*usual[:5], {"step": 6, "loss": 9.0}]) is None
-    assert fault(GUARDS, [*usual, {"step": 21, "loss": 1.99}]) is None
-    found = fault(GUARDS, [*usual, {"step": 21, "loss": 2.01}])
+        assert fault(GUARDS, usual[:length], steady=False) is None
+    assert fault(GUARDS, [*usual[:5], {"step": 6, "loss": 9.0}], steady=False) is None
+    assert fault(GUARDS, [*usual, {"step": 21, "loss": 1.99}], steady=False) is None
+    found = fault(GUARDS, [*usual, {"step": 21, "loss": 2.01}], steady=False)
     assert found is not None
     assert found.what == "the loss jumped to 2.01 from 0.4"
 

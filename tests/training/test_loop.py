@@ -161,8 +161,8 @@ def test_a_policy_that_is_not_its_reference_at_the_start_is_an_error(tmp_path: P
     """A checkpointless run whose adapter does not start at zero: as a mismatch of precisions would be, only larger."""
 
     class Off(LoRA):
-        def attach(self, backbone: Backbone, *rest: Any) -> Any:
-            behaviours = super().attach(backbone, *rest)
+        def attach(self, backbone: Backbone, *rest: Any, **options: Any) -> Any:
+            behaviours = super().attach(backbone, *rest, **options)
             with torch.no_grad():
                 for parameter in backbone.denoiser.parameters():
                     parameter += 0.3 * parameter.requires_grad

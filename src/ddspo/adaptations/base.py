@@ -56,10 +56,10 @@ class Behaviour:
 
 
 class Attached(NamedTuple):
-    """What training needs: a behaviour to train, which is on from now on, and the frozen one that it left."""
+    """What training needs: a behaviour to train, which is on from now on, and the frozen one that it left, if any."""
 
     policy: Behaviour
-    reference: Behaviour
+    reference: Behaviour | None
 
 
 class Adaptation(ABC):
@@ -78,8 +78,8 @@ class Adaptation(ABC):
         return None
 
     @abstractmethod
-    def attach(self, backbone: Backbone, seed: int) -> Attached:
-        """Make a backbone's denoiser trainable in place, and keep the reference."""
+    def attach(self, backbone: Backbone, seed: int, *, frozen: bool = True) -> Attached:
+        """Make a backbone's denoiser trainable in place, and keep the reference if a frozen policy is asked for."""
 
     @abstractmethod
     def fork(self, backbone: Backbone, seeds: Pair[int]) -> Pair[Behaviour]:

@@ -20,11 +20,11 @@ class Full(Adaptation):
 
     saves_pipeline = True
 
-    def attach(self, backbone: Backbone, seed: int) -> Attached:
-        """Copy the reference, then train everything."""
+    def attach(self, backbone: Backbone, seed: int, *, frozen: bool = True) -> Attached:
+        """Copy the reference, if it is needed, then train everything."""
         _check(backbone)
-        reference = copy.deepcopy(backbone.denoiser).requires_grad_(False).eval()
-        return Attached(_trainable(backbone.denoiser), Behaviour(reference))
+        copied = Behaviour(copy.deepcopy(backbone.denoiser).requires_grad_(False).eval()) if frozen else None
+        return Attached(_trainable(backbone.denoiser), copied)
 
     def fork(self, backbone: Backbone, seeds: Pair[int]) -> Pair[Behaviour]:
         """The denoiser itself and one copy."""

@@ -56,8 +56,8 @@ class LoRA(Adaptation):
         fits = self.rank <= widest
         return None if fits else f"rank {self.rank}: its layers have {widest} inputs and outputs at most: give no more"
 
-    def attach(self, backbone: Backbone, seed: int) -> Attached:
-        """Add the adapter, in float32; the reference is the same network with all adapters off."""
+    def attach(self, backbone: Backbone, seed: int, *, frozen: bool = True) -> Attached:
+        """Add the adapter, in float32; the reference is the same network with all adapters off, and costs nothing."""
         denoiser = backbone.denoiser.requires_grad_(False)
         return Attached(self._add(backbone, denoiser, POLICY, seed), Behaviour(denoiser))
 

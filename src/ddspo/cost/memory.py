@@ -64,7 +64,8 @@ def in_training(recipe: Recipe, backbone: Backbone) -> Device:
     base, others = network_size(backbone.denoiser), others_bytes(backbone)
     saved = _saved(backbone, recipe.model)
     with torch.device("meta"):
-        policies = Policies.of(backbone, recipe.adaptation, seed=0, reference=recipe.reference)
+        frozen = bool(recipe.asked.frozen)
+        policies = Policies.of(backbone, recipe.adaptation, seed=0, reference=recipe.reference, frozen=frozen)
     held, beside = [policies.trained, *policies.behaviours.values()], 0
     if recipe.pretrains:
         whole = recipe.pretrain.adaptation.saves_pipeline

@@ -96,4 +96,5 @@ def view_of(backbone: Backbone, drawing: Drawing, condition: Condition, pairs: i
     rows = {name: row.repeat(pairs, *[1] * (row.ndim - 1)) for name, row in condition.items()}
     degraded = {name: row.clone() for name, row in rows.items()}
     t = backbone.path.times(torch.full((pairs,), 0.5, device="cpu")).to(device)
-    return View(x, Pair(noise, noise), t, x, rows, degraded, backbone.path)
+    gap, mean = torch.zeros(pairs, device=device), torch.zeros((), device=device)
+    return View(x, Pair(noise, noise), t, x, rows, degraded, backbone.path, gap=gap, mean=mean)

@@ -3,6 +3,7 @@
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from ddspo.cost.work import pair_forwards
 from ddspo.images import write_image
 from ddspo.recipe import Recipe
 from ddspo.training.policies import Policies
-from ddspo.training.steps import preference_step
+from ddspo.training.steps import preference_step, survey
 from ddspo.training.validation import undisturbed
 
 READS = 1e9
@@ -141,16 +142,21 @@ def _forward(backbone: Backbone, condition: Condition, count: int) -> float:
 
 def _step(recipe: Recipe, backbone: Backbone, condition: Condition) -> Callable[[], None]:
     """A micro-step of training without its update; winner and loser, where there are any, cost what the base does."""
-    policies = Policies.of(backbone, recipe.adaptation, seed=0, reference=recipe.reference)
-    policies.behaviours |= dict.fromkeys(("winner", "loser"), policies.behaviours["reference"])
+    frozen = bool(recipe.asked.frozen)
+    policies = Policies.of(backbone, recipe.adaptation, seed=0, reference=recipe.reference, frozen=frozen)
+    if recipe.pretrains:
+        policies.behaviours |= dict.fromkeys(("winner", "loser"), policies.behaviours["reference"])
     if recipe.train.gradient_checkpointing:
         recompute_activations(policies.denoiser)
     view = view_of(backbone, recipe.draw, condition, recipe.train.device_batch)
     dtype = autocast_of(recipe.model)
 
+    given = (policies, recipe.policy_pair, recipe.objective)
+
     def step() -> None:
         with torch.autocast(backbone.device.type, dtype, enabled=dtype is not None):
-            loss = preference_step(policies, recipe.policy_pair, recipe.objective, view, recipe.draw)
+            mean = survey(*given, view, recipe.draw).mean() if recipe.objective.needs.mean else None
+            loss = preference_step(*given, replace(view, mean=mean), recipe.draw)
         torch.autograd.backward(loss.value)
 
     return step

@@ -39,6 +39,9 @@ class Work:
     ]
     frozen_forwards: Annotated[int, Doc("forwards of frozen policies in training")]
     policy_forwards: Annotated[int, Doc("forwards of the policy in training; as many backwards")]
+    survey_forwards: Annotated[
+        int, Doc("forwards of a first look at each batch, for an objective that reads a mean over it")
+    ]
     validation_forwards: Annotated[
         int, Doc("forwards of the pictures and scores on the way and of the last ones, at most")
     ]
@@ -77,8 +80,8 @@ def count_work(recipe: Recipe, backbone: Backbone, flops: Flops) -> Work:
     samples = recipe.samples * (1 + recipe.rounds)
     with sampling_with(backbone, sampling.scheduler, sampling.scheduler_options):
         sample = samples * backbone.evaluations(*sampling.how(backbone))
-    frozen, policy = (seen * count for count in _of_a_pair(recipe))
-    texts = BRANCHES if recipe.has_degraded and recipe.policy_pair.reads_degraded else 1
+    asked = recipe.asked
+    texts = BRANCHES if recipe.has_degraded and asked.degraded else 1
     trained = seen * pair_forwards(recipe)
     trained += first.steps * first.batch * pretraining_forwards(recipe) if recipe.pretrains else 0
     validation = on_the_way(recipe, backbone).forwards + in_the_end(recipe, backbone).forwards
@@ -91,8 +94,9 @@ def count_work(recipe: Recipe, backbone: Backbone, flops: Flops) -> Work:
         updates=training.steps,
         pairs_trained=seen,
         train_texts=texts * (every if training.encode == "before" else seen),
-        frozen_forwards=frozen,
-        policy_forwards=policy,
+        frozen_forwards=seen * len(asked.frozen),
+        policy_forwards=seen * len(asked.trained),
+        survey_forwards=seen * surveyed(recipe),
         validation_forwards=validation,
         evaluate_forwards=evaluate,
         forward_flops=flops.forward,
@@ -112,19 +116,19 @@ def _imported(dataset: Dataset) -> int:
 
 def pair_forwards(recipe: Recipe) -> int:
     """Forwards that a pair is worth in training: a backward counts as two, or three if activations are recomputed."""
-    frozen, policy = _of_a_pair(recipe)
-    return frozen + (3 + int(recipe.train.gradient_checkpointing)) * policy
+    asked = recipe.asked
+    trained = (3 + int(recipe.train.gradient_checkpointing)) * len(asked.trained)
+    return surveyed(recipe) + len(asked.frozen) + trained
+
+
+def surveyed(recipe: Recipe) -> int:
+    """Forwards of a pair in a first look at the batch."""
+    return len(recipe.asked.frozen) + len(recipe.asked.trained) if recipe.objective.needs.mean else 0
 
 
 def pretraining_forwards(recipe: Recipe) -> int:
     """The same while winner and loser are pretrained."""
     return (3 + int(recipe.pretrain.train.gradient_checkpointing)) * BRANCHES
-
-
-def _of_a_pair(recipe: Recipe) -> tuple[int, int]:
-    """Frozen and policy forwards of one pair."""
-    spared = int(recipe.draw.one_state)  # of which one prediction less of either kind is needed
-    return recipe.policy_pair.frozen_forwards - spared, BRANCHES - spared
 
 
 def on_the_way(recipe: Recipe, backbone: Backbone) -> Drawn:

@@ -13,7 +13,9 @@ from ddspo.maths.paths import NoisePath
 class View:
     """One noised batch of B pairs: latents x0, the noise and times of both branches, x_t, and the two conditions.
 
-    `degraded` is empty where the step does not read it, or the pairs have no degraded prompts.
+    `degraded` is empty where the step does not read it, or the pairs have no degraded prompts. `label` (+1 wanted, -1
+    unwanted) is of single samples, which are the winning side; `gap` is the score of the winner minus that of the
+    loser; both are [B]. `mean` is what the objective wanted the mean of, over the whole batch of the update.
     """
 
     x0: Pair[Tensor]
@@ -23,6 +25,9 @@ class View:
     condition: Condition
     degraded: Condition
     path: NoisePath
+    label: Tensor | None = None
+    gap: Tensor | None = None
+    mean: Tensor | None = None
 
     @property
     def one_latent(self) -> bool:

@@ -2,11 +2,8 @@
 
 from dataclasses import dataclass
 
-import torch
-
 from ddspo.maths.pair import Pair
-from ddspo.pairs.view import View
-from ddspo.policy_pairs.base import Frozen, PolicyPair, Supervision
+from ddspo.policy_pairs.base import PolicyPair, Side, Target
 
 
 @dataclass(frozen=True)
@@ -17,19 +14,4 @@ class DataDriven(PolicyPair):
     `pretrain` stage does. Degraded prompts play no part.
     """
 
-    frozen_forwards = 4
-    policies = ("reference", "winner", "loser")
-
-    def supervise(self, frozen: Frozen, view: View) -> Supervision:
-        """One frozen forward of 2B for the reference, or of B where both branches are one latent, and two of B."""
-        if view.one_latent:
-            reference = frozen(view.x_t.win, view.t, view.condition)
-            win, lose = reference, reference
-        else:
-            condition = {name: torch.cat([rows, rows]) for name, rows in view.condition.items()}
-            win, lose = frozen(torch.cat(view.x_t), view.t.repeat(2), condition).chunk(2)
-        target = Pair(
-            frozen(view.x_t.win, view.t, view.condition, who="winner"),
-            frozen(view.x_t.lose, view.t, view.condition, who="loser"),
-        )
-        return Supervision(reference=Pair(win, lose), target=target)
+    sides = Pair(win=Side(Target("winner")), lose=Side(Target("loser")))

@@ -61,6 +61,7 @@ def pretrain(
             accelerator=accelerator,
             trained=imitators,
             step=partial(imitation_step, imitators),
+            steady=False,
             batches=Batches(
                 data, conditions, given.batch, own, backbone.path, Drawing(noise="independent"), reads_degraded=False
             ),

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
+from typing import TypeVar
 
 from accelerate import Accelerator
 
@@ -16,9 +17,10 @@ from ddspo.backbones.base import Backbone
 from ddspo.errors import InputError
 from ddspo.files import replace_atomically
 from ddspo.maths.pair import Pair
-from ddspo.objectives.base import Objective
+from ddspo.objectives.base import Needs, Objective
 from ddspo.pairs.data import Pairs
-from ddspo.policy_pairs.base import PolicyPair
+from ddspo.pairs.view import View
+from ddspo.policy_pairs.base import Asked, PolicyPair
 from ddspo.progress import Progress
 from ddspo.reference_policies.base import Reference
 from ddspo.reference_policies.frozen import FrozenReference
@@ -31,9 +33,11 @@ from ddspo.training.fit import Fit
 from ddspo.training.on_policy import Remaking
 from ddspo.training.optimisation import Optimisation
 from ddspo.training.policies import Policies, Pretrained
-from ddspo.training.steps import preference_step
+from ddspo.training.steps import asked_of, needs_of, preference_step, sides_read, survey
 from ddspo.training.texts import conditions_of
 from ddspo.training.validation import Validator
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,8 @@ class Method:
     """What is trained, towards what, by which loss, and on which draws.
 
     `pretrained` says how winner and loser were trained, for a policy pair that asks for them; `validator` makes who
-    looks at the policy on the way, from the base; `remaking` makes pairs anew on the way.
+    looks at the policy on the way, from the base; `remaking` makes pairs anew on the way; with `force` an objective is
+    used also with a policy pair that it refuses.
     """
 
     policy_pair: PolicyPair
@@ -52,6 +57,26 @@ class Method:
     drawing: Drawing = PLAIN
     validator: Callable[[Backbone], Validator] | None = None
     remaking: Remaking | None = None
+    force: bool = False
+
+    @property
+    def needs(self) -> Needs:
+        """What a step reads."""
+        return needs_of(self.objective, self.drawing)
+
+    @property
+    def asked(self) -> Asked:
+        """The predictions that a step takes."""
+        return asked_of(self.policy_pair, self.objective, self.drawing)
+
+    def policies(self, backbone: Backbone, seed: int, pretrained: Pretrained | None = None) -> Policies:
+        """The policy, on the backbone's own device, and those frozen ones that a step asks for."""
+        frozen = bool(self.asked.frozen)
+        return Policies.of(backbone, self.adaptation, seed, pretrained, self.reference, frozen=frozen)
+
+    def teaching(self, step: Callable[..., T], policies: Policies) -> Callable[[View], T]:
+        """A kind of step, of this policy pair, objective and drawing."""
+        return partial(step, policies, self.policy_pair, self.objective, drawing=self.drawing)
 
     def check(
         self, settings: Optimisation, *, degraded: bool, states: bool, sides: Sequence[str] = Pair._fields
@@ -65,11 +90,12 @@ class Method:
             sides: Of `win` and `lose` those that they hold.
 
         Raises:
-            InputError: The policy pair reads degraded prompts and there are none, visited states are to be drawn and
-                there are none, latents are that were not sampled, the reference would never move, or no pairs be made
-                anew.
+            InputError: The objective refuses the policy pair, a step reads degraded prompts and there are none,
+                visited states are to be drawn and there are none, latents are that were not sampled, the reference
+                would never move, or be read, or no pairs be made anew.
         """
-        if self.policy_pair.reads_degraded and not degraded:
+        self._check_objective()
+        if self.asked.degraded and not degraded:
             raise InputError(
                 f"policy_pair: {type(self.policy_pair).__name__} reads degraded prompts, and labelled and most "
                 "imported pairs have none: use data_driven or forward_noise, or leave sample.labels or dataset out"
@@ -79,7 +105,8 @@ class Method:
                 "draw.states: visited: no states are kept of the pairs: set sample.states to how many are to be, or "
                 "use renoised, as with any imported dataset"
             )
-        missing = ["winners" if side == "win" else "losers" for side in self.drawing.sides if side not in sides]
+        read = sides_read(self.objective, self.drawing)
+        missing = ["winners" if side == "win" else "losers" for side in read if side not in sides]
         if missing:
             raise InputError(
                 f"draw.latents: {self.drawing.latents}: the pairs hold no {' and no '.join(missing)}: make them anew "
@@ -90,6 +117,14 @@ class Method:
             raise InputError(f"reference: {fault}")
         if self.remaking:
             self.remaking.when.check(settings.steps)
+
+    def _check_objective(self) -> None:
+        names = [type(each).__module__.rpartition(".")[2] for each in (self.objective, self.policy_pair)]
+        fault = self.objective.refuses(self.policy_pair)
+        if fault and not self.force:
+            raise InputError(f"objective: {names[0]} with policy_pair {names[1]}: {fault}, or set force=true")
+        if self.reference.moves and not self.needs.reference:
+            raise InputError(f"reference: {names[0]} reads none: leave it out")
 
 
 def train(
@@ -104,10 +139,11 @@ def train(
 ) -> None:
     """Train and write `aligned/`; a run that was interrupted goes on from its newest checkpoint."""
     method.check(settings, degraded=data.has_degraded, states=data.has_states, sides=data.sides)
-    check_drawing(method.drawing, method.policy_pair, data.each_prompt())
+    contrasts = method.objective.needs.lose
+    check_drawing(method.drawing, method.policy_pair, data.each_prompt(), contrasts=contrasts)
     agree(lambda: data.verify(backbone.latent_shape, accelerator.process_index, accelerator.num_processes))
     backbone.to(accelerator.device)
-    remaking, degraded = method.remaking, method.policy_pair.reads_degraded
+    remaking, degraded = method.remaking, method.asked.degraded
     later = remaking.texts(backbone, settings.steps, degraded=degraded) if remaking else ()
     texts = chain(data.texts(degraded=degraded), later)
     with conditions_of(backbone, texts, settings.encode, run.conditions) as conditions:
@@ -115,18 +151,18 @@ def train(
         batches = Batches(data, conditions, settings.batch, seed, backbone.path, method.drawing, degraded)
         pretrained = Pretrained(method.pretrained, run.policies) if method.pretrained else None
         validator = method.validator(backbone) if method.validator else None
-        policies = Policies.of(
-            backbone, method.adaptation, randomness.stable_seed(seed, "adapter") % 2**32, pretrained, method.reference
-        )
+        policies = method.policies(backbone, randomness.stable_seed(seed, "adapter") % 2**32, pretrained)
         fit = Fit(
             name="train",
             accelerator=accelerator,
             trained=policies,
-            step=partial(preference_step, policies, method.policy_pair, method.objective, drawing=method.drawing),
+            step=method.teaching(preference_step, policies),
             batches=remaking.rounds(backbone, batches, run, settings.window, progress) if remaking else batches,
             settings=settings,
             folder=run,
             validator=validator,
+            survey=method.teaching(survey, policies) if method.needs.mean else None,
+            steady=method.objective.steady,
         )
         fit.run(progress)
     if validator and validator.settings.save == "best":
@@ -138,7 +174,7 @@ def train(
 
 def take(run: RunFolder, backbone: Backbone, method: Method, settings: Optimisation, step: int) -> None:
     """Write `aligned/` from the checkpoint of an update: its weights, or their average where one is kept."""
-    policies = Policies.of(backbone, method.adaptation, 0, reference=method.reference)
+    policies = method.policies(backbone, 0)
     checkpoints = Checkpoints(run.checkpoints, settings.keep)
     policies.restore(checkpoints.read(step, "weights"))
     with ExitStack() as stack:

@@ -13,8 +13,8 @@ from ddspo.errors import InputError
 from ddspo.maths.pair import Pair
 from ddspo.maths.paths import NoisePath, Space
 from ddspo.maths.reward import mean_square
-from ddspo.objectives.base import displacements
-from ddspo.policy_pairs.base import PolicyPair, Supervision
+from ddspo.objectives.base import Branches
+from ddspo.policy_pairs.base import PolicyPair
 from ddspo.schedules.base import Schedule
 from ddspo.schedules.constant import Constant
 from ddspo.timesteps.base import Timesteps
@@ -71,8 +71,16 @@ PLAIN = Drawing()
 """Uniform times, shared noise, both latents, own prompts, equal weights, the network's own errors."""
 
 
-def check_drawing(drawing: Drawing, policy_pair: PolicyPair, prompts: Iterable[str]) -> None:
+def check_drawing(
+    drawing: Drawing, policy_pair: PolicyPair, prompts: Iterable[str], *, contrasts: bool = True
+) -> None:
     """Refuse options that contradict one another.
+
+    Args:
+        drawing: The options.
+        policy_pair: Whose targets it draws for.
+        prompts: Of the pairs.
+        contrasts: Whether the objective weighs the two branches of a pair against each other.
 
     Raises:
         InputError: The weight is zero everywhere, a probability exceeds 1, there is no other prompt, a single
@@ -94,7 +102,7 @@ def check_drawing(drawing: Drawing, policy_pair: PolicyPair, prompts: Iterable[s
             raise InputError(
                 f"draw.other_prompts: {name} knows the noise of a latent, and nothing of another prompt: leave it out"
             )
-        if drawing.latents != "both":
+        if drawing.latents != "both" and contrasts and policy_pair.sides.win == policy_pair.sides.lose:
             raise InputError(f"draw.latents: with {name} a single latent has a single target, and u = 0: use both")
         if drawing.states == "visited":
             raise InputError(
@@ -110,27 +118,19 @@ def _differ(prompts: Iterable[str]) -> bool:
     return any(prompt != first for prompt in every)
 
 
-def in_space(
-    policy: Pair[Tensor], supervision: Supervision, path: NoisePath, space: Space, t: Tensor
-) -> tuple[Pair[Tensor], Supervision]:
-    """The same predictions in another error space, with the reference as origin.
+def in_space(seen: Branches, path: NoisePath, space: Space, t: Tensor) -> Branches:
+    """The same displacements in another error space.
 
-    d' = s d and a' = s a with s^2 = error_weight(space, t), because every objective here is a function of d and a:
-    u in that space is s^2 u for pairs of one time. In the native space nothing is touched.
+    d' = s d and a' = s a with s^2 = error_weight(space, t): u in that space is s^2 u for pairs of one time. In the
+    native space nothing is touched.
     """
-    if space == "native":
-        return policy, supervision
-    d, a = displacements(policy, supervision)
-    scale = path.error_weight(space, t).sqrt().view(-1, *[1] * (d.win.ndim - 1)).to(d.win.dtype)
-    zero = Pair(torch.zeros_like(d.win), torch.zeros_like(d.lose))
-    return d.map(lambda x: scale * x), Supervision(zero, a.map(lambda x: scale * x))
+    return seen if space == "native" else seen.scaled(path.error_weight(space, t).sqrt())
 
 
-def anchor(policy: Pair[Tensor], supervision: Supervision) -> Tensor:
+def anchor(seen: Branches) -> Tensor:
     """(|d_win|^2 + |d_lose|^2) / 2, mean over the batch: what holds a policy near its reference whatever the loss.
 
     With one latent, a_win = 0 and a_lose = -g the margin is u = beta <d, g>, and softplus(-u) + lambda |d|^2 is least
     at d = beta sigma(-u) / (2 lambda) g, so that lambda = beta / 2 keeps d between 0 and g.
     """
-    d = displacements(policy, supervision).d
-    return (mean_square(d.win).mean() + mean_square(d.lose).mean()) / 2
+    return (mean_square(seen.d.win).mean() + mean_square(seen.d.lose).mean()) / 2

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -26,7 +26,7 @@ from ddspo.training.checkpoints import Checkpoints, deep, flat
 from ddspo.training.clock import Clock
 from ddspo.training.compiling import as_before, compile_blocks
 from ddspo.training.guards import best, fault
-from ddspo.training.log import Log
+from ddspo.training.log import Log, row_of
 from ddspo.training.optimisation import Optimisation, check_batch
 from ddspo.training.validation import Validator
 
@@ -80,6 +80,8 @@ class Fit:
         name: The stage, for messages.
         folder: Where log.jsonl and checkpoints/ go.
         validator: Looks at the policy on the way, if anyone does.
+        survey: What of each pair the step wants the mean of, over the whole batch of an update; [N] of N pairs.
+        steady: Whether a loss starts at one value whatever the batch.
     """
 
     name: str
@@ -90,6 +92,8 @@ class Fit:
     settings: Optimisation
     folder: RunFolder
     validator: Validator | None = None
+    survey: Callable[[View], Tensor] | None = None
+    steady: bool = True
 
     def __post_init__(self) -> None:
         settings, self.groups = self.settings, self.trained.groups()
@@ -160,8 +164,8 @@ class Fit:
                 self.optimizer.step()
                 self.optimizer.zero_grad()
         lr = float(self.schedule.get_last_lr()[0])
-        row = self._row(step, {"loss": torch.stack(losses).mean()} | mean_over(logs)) | {"lr": lr} | norms
-        return row | self._follow() | clock.read()
+        row = row_of(self.accelerator, step + 1, {"loss": torch.stack(losses).mean()} | mean_over(logs))
+        return row | {"lr": lr} | norms | self._follow() | clock.read()
 
     def _follow(self) -> dict[str, float]:
         """Whatever goes on with an update, where there was one: a gradient scaler skips those that overflow."""
@@ -191,18 +195,14 @@ class Fit:
         return self.batches.rows(step)[self.accelerator.process_index :: self.accelerator.num_processes]
 
     def _micro_batches(self, rows: Sequence[tuple[int, int]]) -> Iterator[View]:
-        size = self.settings.device_batch
-        for first in range(0, len(rows), size):
-            yield self.batches.view(rows[first : first + size], self.accelerator.device)
-
-    def _row(self, step: int, values: dict[str, Tensor]) -> dict[str, float]:
-        """Means over all processes; the mean of a square becomes a standard deviation."""
-        names = list(values)
-        means = self.accelerator.reduce(torch.stack([values[name].float() for name in names]), "mean").tolist()
-        row = {"step": step + 1} | dict(zip(names, means, strict=True))
-        for name in [name.removesuffix("_square") for name in names if name.endswith("_square")]:
-            row[f"{name}_std"] = max(row.pop(f"{name}_square") - row[f"{name}_mean"] ** 2, 0.0) ** 0.5
-        return row
+        size, device, mean = self.settings.device_batch, self.accelerator.device, None
+        parts = [rows[first : first + size] for first in range(0, len(rows), size)]
+        if self.survey:
+            with self.accelerator.autocast():
+                found = [self.survey(self.batches.view(part, device)).mean() for part in parts]
+            mean = self.accelerator.reduce(torch.stack(found).mean(), "mean")
+        for part in parts:
+            yield replace(self.batches.view(part, device), mean=mean)
 
     def _compile(self, progress: Progress, step: int) -> None:
         """Compile what is trained, and try it on pairs of the update that comes; nothing of that stays."""
@@ -230,13 +230,13 @@ class Fit:
         """What an update did shows in the next loss: for the last, in one of its own batch, before it is saved."""
         view = next(self._micro_batches(self._rows(last - 1)))
         loss = self._loss(view)
-        self._watch(self._row(last, {"loss": loss.value} | loss.log))
+        self._watch(row_of(self.accelerator, last + 1, {"loss": loss.value} | loss.log))
 
     def _watch(self, row: dict[str, float]) -> None:
         """Stop on a fault; a checkpoint of the very weights that showed it is no good one."""
         # A gradient scaler looks for its scale by letting norms overflow.
         seen = row if self.accelerator.scaler is None else {k: v for k, v in row.items() if "grad_norm" not in k}
-        found = fault(self.settings.guards, [*self.log.rows, seen])
+        found = fault(self.settings.guards, [*self.log.rows, seen], steady=self.steady)
         if not found:
             return
         if found.sudden:

@@ -53,14 +53,16 @@ class Fault(NamedTuple):
     sudden: bool = True
 
 
-def fault(guards: Guards, rows: Sequence[Numbers]) -> Fault | None:
+def fault(guards: Guards, rows: Sequence[Numbers], *, steady: bool = True) -> Fault | None:
     """What is wrong with the newest row of a log, or None.
 
     Args:
         guards: The thresholds.
         rows: All rows of the run, the newest last; metrics that a row does not have are not judged.
+        steady: Whether a loss starts at one value whatever the batch, as that of a preference does.
     """
-    checks = (_not_finite(rows), _start(guards, rows), _loss(guards, rows), _far(guards, rows), _score(guards, rows))
+    loss = _loss(guards, rows, steady=steady)
+    checks = (_not_finite(rows), _start(guards, rows), loss, _far(guards, rows), _score(guards, rows))
     return next((found for found in checks if found), None)
 
 
@@ -88,17 +90,15 @@ def _start(guards: Guards, rows: Sequence[Numbers]) -> Fault | None:
     )
 
 
-def _loss(guards: Guards, rows: Sequence[Numbers]) -> Fault | None:
+def _loss(guards: Guards, rows: Sequence[Numbers], *, steady: bool) -> Fault | None:
     """A preference loss starts at log 2 times omega; a plain denoising loss varies with the times drawn.
 
     So the latter is judged once there are enough of them, against the largest and not the median.
     """
     losses = [row["loss"] for row in rows]
     before = losses[-WINDOW - 1 : -1]
-    if "u_mean" in rows[0]:
-        usual = max(losses[0], median(before or losses))
-    else:
-        usual = max(before) if len(before) == WINDOW else math.inf
+    largest = max(before) if len(before) == WINDOW else math.inf
+    usual = max(losses[0], median(before or losses)) if steady else largest
     if usual <= 0 or losses[-1] <= guards.loss * usual:
         return None
     return Fault(f"the loss jumped to {losses[-1]:.4g} from {usual:.4g}", "lower the learning rate or raise beta")

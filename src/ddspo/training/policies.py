@@ -51,12 +51,17 @@ class Policies:
         seed: int,
         pretrained: Pretrained | None = None,
         reference: Reference | None = None,
+        *,
+        frozen: bool = True,
     ) -> "Policies":
         """Make a backbone's denoiser trainable, on its own device.
 
-        Winner and loser are the base and what they learned, also where the reference moves away from the base.
+        Winner and loser are the base and what they learned, also where the reference moves away from the base. Where
+        no frozen policy is asked for (`frozen`), none is kept.
         """
-        trained, base = adaptation.attach(backbone, seed)
+        trained, base = adaptation.attach(backbone, seed, frozen=frozen)
+        if base is None:
+            return cls(backbone, adaptation, trained, {})
         behaviours = {"reference": base}
         if pretrained:
             for who in ("winner", "loser"):

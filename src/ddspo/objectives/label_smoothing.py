@@ -1,0 +1,29 @@
+"""Modifier: some labels are believed to be wrong, so a share of each loss is that of the pair turned round."""
+
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+from annotated_types import Ge, Lt
+from torch import Tensor
+from typing_extensions import Doc
+
+from ddspo.maths.pair import Pair
+from ddspo.objectives._modifier import Modifier
+from ddspo.objectives.base import Branches
+
+
+@dataclass(frozen=True)
+class LabelSmoothing(Modifier):
+    """loss = (1 - share) loss(win, lose) + share loss(lose, win): conservative DPO with the logistic objective inside.
+
+    With u the margin that is (1 - share) softplus(-u) + share softplus(u), least at u = log((1 - share) / share)
+    (Mitchell 2023, A note on DPO with noisy preferences).
+    """
+
+    share: Annotated[float, Ge(0), Lt(0.5), Doc("of the pairs whose label is believed to be wrong")] = 0.1
+
+    def __call__(self, seen: Branches) -> Tensor:
+        """Both ways round."""
+        gap = -seen.gap if seen.gap is not None else None
+        turned = replace(seen, d=Pair(seen.d.lose, seen.d.win), a=Pair(seen.a.lose, seen.a.win), gap=gap)
+        return (1 - self.share) * self.of(seen) + self.share * self.of(turned)
