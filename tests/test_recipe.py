@@ -75,7 +75,7 @@ def test_an_optional_group_may_be_left_out(tmp_path: Path) -> None:
         (["objective.ipo.beta=1"], "objective: give one name"),
         (["objective=ipa"], "objective: no 'ipa' in objectives"),
         (["draw.timesteps=logit_norml"], "draw.timesteps: no 'logit_norml' in timesteps: did you mean logit_normal?"),
-        (["draw.noise=none"], "draw.noise: 'none': input should be 'shared' or 'independent'"),
+        (["draw.noise=none"], "draw.noise: 'none': input should be 'shared', 'independent' or 'generating'"),
         (["draw.weight.constant.value=-1"], "draw.weight.constant.value: -1:"),
         (["train.lr"], "'train.lr' is no override"),
         (["train.steps.x=1"], "steps holds no further keys"),

@@ -99,6 +99,21 @@ class Recipe:
         return self.dataset.has_degraded if self.dataset else self.sample.labels is None
 
     @property
+    def has_scores(self) -> bool:
+        """Whether each pair has scores of both sides."""
+        return self.dataset.format.has_scores if self.dataset else self.sample.labels is not None
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether pairs are single samples, each wanted or not."""
+        return self.dataset is not None and self.dataset.format.labelled
+
+    @property
+    def has_seeds(self) -> bool:
+        """Whether the seeds are kept that pairs are sampled from."""
+        return self.dataset is None
+
+    @property
     def states(self) -> int:
         """States that are kept of each latent."""
         return 0 if self.dataset else self.sample.states
@@ -216,15 +231,18 @@ def _fault(recipe: Recipe) -> str | None:
 
 def _unpaired(recipe: Recipe) -> str | None:
     """What needs two images of a prompt, where there is one."""
-    if recipe.dataset is None or not recipe.dataset.format.alone:
+    if recipe.dataset is None or recipe.dataset.sides == Pair._fields:
         return None
     if recipe.draw.sides != recipe.dataset.sides:
-        return (
-            f"draw.latents {recipe.draw.latents}: the dataset has one image of each caption: set draw.latents=winner "
-            "and draw.noise=independent, a noise of its own for each branch"
-        )
+        one = f"draw.latents {recipe.draw.latents}: the dataset has one image of each"
+        if recipe.has_labels:
+            return f"{one} row: set draw.latents=winner"
+        return f"{one} caption: set draw.latents=winner and draw.noise=independent, a noise of its own for each branch"
+    if recipe.has_labels and recipe.draw.noise == "independent":
+        return "draw.noise independent: a labelled image is noised once, there is no second branch: leave it out"
     if recipe.pretrains:
-        return "policy_pair: its loser learns from losing images, and the dataset has none: use training_free"
+        use = "forward_noise" if recipe.has_labels else "training_free"
+        return f"policy_pair: its loser learns from losing images, and the dataset has none: use {use}"
     return None
 
 

@@ -93,7 +93,7 @@ def test_other_prompts_read_texts_alone(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(stores, "numbers_of", lambda *given: copied.append(given[1]) or numbers_of(*given))
     always = drawn(store, Drawing(other_prompts=Constant(1.0)))
     view = always.view([(0, 0), (1, 0)], CPU)
-    assert copied == ["win", "lose"]
+    assert copied == ["win", "lose", "seed"]
     assert len(view.degraded["length"]) == 2
 
 

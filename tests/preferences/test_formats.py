@@ -135,6 +135,44 @@ def test_image_reward(table: bool, tmp_path: Path) -> None:
     assert [reason for _, reason in left_out] == ["tie"]
 
 
+def test_scores_of_ranks(tmp_path: Path) -> None:
+    """A gap counts ranks: of 2, 1, 2, 3 the second is one rank better than the first, and two than the last."""
+    pairs, _ = read("image_reward", image_reward(tmp_path / "a", [2, 1, 2, 3], True))
+    assert [pair.scores for pair in pairs] == [(-1, -2), (-2, -3), (-1, -2), (-1, -3), (-2, -3)]
+    pairs, _ = read({"hpd_v2": {"split": "test"}}, hpd_v2(tmp_path / "b"))
+    assert [pair.scores for pair in pairs] == [(-1, -2), (-1, -2)]
+    formats = ["image_reward", {"hpd_v2": {"split": "test"}}, "hpd_v2", "pick_a_pic", "official_latents"]
+    built = [components.construct(Preferences, each, "format") for each in formats]
+    assert [each.has_scores for each in built] == [True, True, False, False, False]
+
+
+def test_scores_of_votes(tmp_path: Path) -> None:
+    """9 against 1 votes are .9 and .1; where nobody counted there is no pair."""
+    rows: list[dict[str, Any]] = [{}, {"choice_dist": None}, {"choice_dist": [3, 1]}, {"choice_dist": [0, 0]}]
+    source = hpd_v3(tmp_path, rows)
+    assert [pair.scores for pair in read("hpd_v3", source)[0]] == [None, None, None]
+    pairs, left_out = read({"hpd_v3": {"scores": True}}, source)
+    assert [pair.scores for pair in pairs] == [(0.9, 0.1), (0.75, 0.25)]
+    assert left_out == [("train.json:1", "votes that are not known"), ("train.json:3", "tie")]
+
+
+def test_scores_of_a_table(tmp_path: Path) -> None:
+    """Two columns of numbers, also where a file has them as text; they may contradict the choice."""
+    save(tmp_path / "0.png", 0)
+    save(tmp_path / "1.png", 1)
+    one = {"prompt": "p", "chosen": "0.png", "rejected": "1.png"}
+    scores = [{"a": 2, "b": 0.5}, {"a": "-1e1", "b": "3"}, {"a": None, "b": 1}, {"a": "much", "b": 1}, {"a": 10**400}]
+    path = lines(tmp_path / "t.jsonl", [one | each for each in scores])
+    pairs, left_out = read({"table": {"chosen_score": "a", "rejected_score": "b"}}, path)
+    assert [pair.scores for pair in pairs] == [(2.0, 0.5), (-10.0, 3.0)]
+    assert left_out == [(f"t.jsonl:{number}", "wrong columns") for number in (3, 4, 5)]
+    assert read("table", path)[0][0].scores is None
+    with pytest.raises(InputError, match="of chosen_score and rejected_score one is missing: name both"):
+        read({"table": {"chosen_score": "a"}}, path)
+    with pytest.raises(InputError, match=r"no column c but .*: name it with dataset.format.table.rejected_score"):
+        read({"table": {"chosen_score": "a", "rejected_score": "c"}}, path)
+
+
 @pytest.mark.parametrize("names", [("prompt", "chosen", "rejected"), ("caption", "winner", "lose")])
 @pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "parquet", "bytes", "hub"])
 def test_tables(kind: str, names: tuple[str, str, str], tmp_path: Path) -> None:
@@ -271,6 +309,7 @@ def test_official_latents(tmp_path: Path) -> None:
         ("image_reward", lambda p: p, "holds neither metadata-train.parquet nor images/train"),
         ("official_latents", lambda p: p, "holds no metadata.jsonl"),
         ("folders", lambda p: p, "holds neither win/ with images"),
+        ("labelled", lambda p: lines(p / "t.jsonl", [{"image": 1}]), "no column prompt but image: name it with dataset"),
         ("captions", lambda p: p, r"no train-\*.parquet in this folder"),
         ("captions", lambda p: p / "nothing", "no file or folder there"),
         ("captions", lambda p: save(p / "a.png", 1) or p, "holds no row that can be read"),
@@ -300,6 +339,7 @@ KEYS = {
     "official_latents": ("id", "prompt", "neg_prompt", "pos_file", "neg_file"),
     "table": ("prompt", "chosen", "rejected"),
     "captions": ("image", "file_name", "caption", "text"),
+    "labelled": ("image", "prompt", "label", "liked"),
 }
 FILES = {"hpd_v2": "train.json", "hpd_v3": "train.json", "official_latents": "metadata.jsonl"}
 

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ddspo.errors import InputError
 from ddspo.maths.pair import Pair
+from ddspo.pairs.marks import Marks
 
 
 class States(NamedTuple):
@@ -73,6 +74,21 @@ class Pairs(ABC):
         """Whether the sampler's states come with each pair."""
 
     @property
+    @abstractmethod
+    def has_scores(self) -> bool:
+        """Whether each pair has scores of both sides."""
+
+    @property
+    @abstractmethod
+    def has_labels(self) -> bool:
+        """Whether they are single samples, each wanted or not, in place of pairs."""
+
+    @property
+    @abstractmethod
+    def has_seeds(self) -> bool:
+        """Whether the seeds are known that they were sampled from."""
+
+    @property
     def sides(self) -> tuple[str, ...]:
         """Of `win` and `lose` those that there are; the only one stands for both."""
         return Pair._fields
@@ -122,7 +138,7 @@ class Pairs(ABC):
 class PairData(Pairs):
     """Pairs in memory: ids, prompts, degraded prompts if there are any, and latents in model space, [N, ...] each.
 
-    `states` are those that the sampler visited, if any were kept.
+    `states` are those that the sampler visited, if any were kept, `marks` what else is known.
     """
 
     ids: Sequence[str]
@@ -130,6 +146,7 @@ class PairData(Pairs):
     degraded: Sequence[str] | None
     latents: Pair[Tensor]
     states: States | None = None
+    marks: Marks = field(default_factory=Marks)
 
     @property
     def sizes(self) -> Sequence[int]:
@@ -151,11 +168,27 @@ class PairData(Pairs):
         """Whether they have states."""
         return self.states is not None
 
+    @property
+    def has_scores(self) -> bool:
+        """Whether they have a gap of scores."""
+        return self.marks.gap is not None
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether they have labels."""
+        return self.marks.label is not None
+
+    @property
+    def has_seeds(self) -> bool:
+        """Whether they have seeds."""
+        return self.marks.seeds is not None
+
     def take(self, rows: Sequence[int]) -> "PairData":
         """Some of them."""
         places = list(rows)
         states = self.states.take(places) if self.states is not None else None
-        return PairData(*self.texts_of(places), self.latents.map(lambda side: side[places]), states)
+        latents, marks = self.latents.map(lambda side: side[places]), self.marks.take(places)
+        return PairData(*self.texts_of(places), latents, states, marks)
 
     def texts_of(self, rows: Sequence[int]) -> Texts:
         """Of some of them."""

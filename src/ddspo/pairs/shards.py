@@ -24,6 +24,7 @@ from torch import Tensor
 from ddspo.errors import InputError
 from ddspo.maths.pair import Pair
 from ddspo.pairs.data import States
+from ddspo.pairs.marks import LABEL, SCORES, SEEDS
 from ddspo.rows import Row, differences
 
 FORMAT = 1
@@ -87,6 +88,20 @@ class Origin:
         kept, latents = self.states, dict.fromkeys(self.sides, self.shape)
         states = {f"{side}_states": (kept, *self.shape) for side in self.sides}
         return latents | {"times": (kept,)} | states if kept else latents
+
+    @property
+    def seeds(self) -> Pair[str] | None:
+        """The columns with the seeds of either side's initial noise; None: nothing was sampled.
+
+        Imported pairs have an empty one where their prompts were degraded.
+        """
+        known = [] if "dataset" in self.made else SEEDS
+        return next((both for both in known if set(both) <= set(self.columns)), None)
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """The columns that hold what `Marks` is made of."""
+        return tuple(name for name in dict.fromkeys((*SCORES, LABEL, *(self.seeds or ()))) if name in self.columns)
 
     @property
     def schema(self) -> pa.Schema:
@@ -218,7 +233,7 @@ def check_rows(path: Path, table: pa.Table, origin: Origin) -> None:
         Damaged: They are not; names the row.
     """
     here = [name for name in origin.numbers if name in table.column_names]
-    for name in {"id", "prompt", "degraded", *here} & set(table.column_names):
+    for name in {"id", "prompt", "degraded", *origin.marks, *here} & set(table.column_names):
         if table[name].null_count:
             raise Damaged(f"{path}: a row without {name}")
     for name in here:
@@ -228,8 +243,10 @@ def check_rows(path: Path, table: pa.Table, origin: Origin) -> None:
             raise Damaged(f"{path}: {name} of {row!r:.80} is not finite")
 
 
-def numbers_of(table: pa.Table, column: str, origin: Origin) -> NDArray[np.floating]:
-    """What a column of `Origin.numbers` holds, [N, ...], read-only; latents in the table's own memory."""
+def numbers_of(table: pa.Table, column: str, origin: Origin) -> NDArray[Any]:
+    """What a column of `Origin.numbers` or `marks` holds, [N, ...], read-only; latents in the table's own memory."""
+    if column in origin.marks:
+        return table[column].to_numpy()
     array, shape = table[column].combine_chunks(), origin.numbers[column]
     if column == "times":
         return array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), *shape)

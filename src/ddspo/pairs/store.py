@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,7 @@ from ddspo import randomness
 from ddspo.errors import InputError
 from ddspo.maths.pair import Pair
 from ddspo.pairs.data import PairData, Pairs, States, Texts
+from ddspo.pairs.marks import LABEL, SCORES, marks_of
 from ddspo.pairs.shards import HALF, STATES, Damaged, Entry, Origin, check_origin, numbers_of, read_shard
 from ddspo.pairs.writer import read_index
 from ddspo.rows import Row
@@ -123,19 +124,35 @@ class PairStore(Pairs):
         return "degraded" in self.origin.columns
 
     @property
+    def has_scores(self) -> bool:
+        """Whether each pair has scores of both sides."""
+        return set(SCORES) <= set(self.origin.columns)
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether they are single samples, each wanted or not."""
+        return LABEL in self.origin.columns
+
+    @property
+    def has_seeds(self) -> bool:
+        """Whether they were sampled."""
+        return self.origin.seeds is not None
+
+    @property
     def sides(self) -> tuple[str, ...]:
         """Of `win` and `lose` those that are kept."""
         return self.origin.sides
 
     def take(self, rows: Sequence[int]) -> PairData:
         """Some pairs, in the order of `rows`; shards that are not held are read, checked again, and held."""
-        arrays = {name: self._empty(name, len(rows)) for name in self._numbers}
+        arrays = {name: self._empty(name, len(rows)) for name in (*self._numbers, *self.origin.marks)}
         texts = self._read_rows(rows, arrays)
         found = {name: torch.from_numpy(array) for name, array in arrays.items()}
         latents, states = self._pair(found, ""), None
         if self.has_states:
             states = States(found["times"], self._pair(found, "_states"))
-        return PairData(*texts, latents, states)
+        marks = marks_of(found, self.origin.seeds, less="less_is_better" in self.origin.made)
+        return PairData(*texts, latents, states, marks)
 
     def texts_of(self, rows: Sequence[int]) -> Texts:
         """Of some pairs; shards are held as by `take`."""
@@ -162,7 +179,7 @@ class PairStore(Pairs):
             for column in pq.read_table(shard.path, columns=wanted).itercolumns():
                 yield from column.to_pylist()
 
-    def _read_rows(self, rows: Sequence[int], arrays: Mapping[str, NDArray[np.floating]]) -> Texts:
+    def _read_rows(self, rows: Sequence[int], arrays: Mapping[str, NDArray[Any]]) -> Texts:
         """The texts of some pairs; the columns of numbers that have an array are copied into it."""
         places = np.asarray(rows, np.int64)
         shards = np.searchsorted(self._starts, places, side="right") - 1
@@ -181,7 +198,9 @@ class PairStore(Pairs):
     def _texts(self) -> list[str]:
         return ["id", "prompt", *(["degraded"] if self.has_degraded else [])]
 
-    def _empty(self, column: str, rows: int) -> NDArray[np.floating]:
+    def _empty(self, column: str, rows: int) -> NDArray[Any]:
+        if column in self.origin.marks:
+            return np.empty(rows, self.origin.columns[column].to_pandas_dtype())
         return np.empty((rows, *self.origin.numbers[column]), np.float32 if column == "times" else HALF)
 
     @property
@@ -203,7 +222,7 @@ class PairStore(Pairs):
         if number not in self._held:
             while len(self._held) >= self.window:
                 self._held.popitem(last=False)
-            self._held[number] = self._read(number).select([*self._texts, *self._numbers])
+            self._held[number] = self._read(number).select([*self._texts, *self._numbers, *self.origin.marks])
         self._held.move_to_end(number)
         return self._held[number]
 

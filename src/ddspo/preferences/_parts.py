@@ -93,7 +93,7 @@ def unique(found: Iterator[Preference | LeftOut]) -> Iterator[Candidate | LeftOu
             yield each
             continue
         win, lose = (side.key for side in each.sides)
-        key = randomness.stable_seed(each.prompt, win, lose)
+        key = randomness.stable_seed(each.prompt, win, lose, *([] if each.wanted is None else [int(each.wanted)]))
         if win == lose and each.sides.win is not each.sides.lose:
             yield LeftOut(each.place, ALIKE, "")
         elif key in seen:

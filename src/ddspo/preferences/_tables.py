@@ -1,10 +1,11 @@
 """Where a table of rows is: a file, a folder of parquet files, or a `datasets` id."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ddspo.errors import InputError
 from ddspo.preferences._rows import Found, LeftOut, count_rows, file_rows, hub_rows
+from ddspo.rows import Row
 
 
 def table_rows(source: str, split: str, columns: Sequence[str] | None = None) -> Iterator[Found | LeftOut]:
@@ -19,6 +20,23 @@ def table_rows(source: str, split: str, columns: Sequence[str] | None = None) ->
         return
     for path in files:
         yield from file_rows(path, columns)
+
+
+def column_of(row: Row, given: str | None, name: str, aliases: Sequence[str]) -> str:
+    """The column that is given, or the first of its usual names that there is; else that of its option."""
+    return given or next((alias for alias in aliases if alias in row), name)
+
+
+def check_columns(source: str, format_: str, row: Row, columns: Mapping[str, str]) -> None:
+    """Fail where the first row lacks columns, each under the option that names it.
+
+    Raises:
+        InputError: It does.
+    """
+    for name, column in columns.items():
+        if column not in row:
+            there, key = ", ".join(map(str, row)), f"dataset.format.{format_}.{name}"
+            raise InputError(f"dataset.source {source}: no column {column} but {there}: name it with {key}")
 
 
 def table_size(source: str, split: str) -> int | None:

@@ -4,8 +4,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, islice
-from math import isfinite
+from math import isfinite, nan
 from pathlib import Path
+from sys import float_info
 from typing import Any, ClassVar, TypeGuard
 
 from ddspo.errors import InputError
@@ -14,6 +15,8 @@ from ddspo.preferences._rows import Found, LeftOut
 from ddspo.preferences._sides import COLUMNS, Side, Unusable
 from ddspo.rows import Row
 
+MOST = float_info.max
+"""Of a number; a file may hold longer integers."""
 TIE, UNLABELLED, PROMPT = "tie", "no label", "no prompt"
 
 
@@ -28,6 +31,8 @@ class Preference:
         degraded: The prompt that the loser was made for, if that is another.
         notes: What else the dataset says of the pair.
         kind: What was done to the prompt to make the degraded one.
+        scores: What the dataset gives either side, more being better; for all pairs of a format that has them.
+        wanted: Of a labelled image, whether it is.
     """
 
     place: str
@@ -36,6 +41,8 @@ class Preference:
     degraded: str | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
     kind: str | None = None
+    scores: Pair[float] | None = None
+    wanted: bool | None = None
 
 
 class Preferences(ABC):
@@ -45,6 +52,13 @@ class Preferences(ABC):
     """Whether pairs have a degraded prompt, without which `training_free` has no target."""
     alone: ClassVar[bool] = False
     """Whether a row is one image of a prompt, which wins over none: then the recipe's degradation makes it poorer."""
+    labelled: ClassVar[bool] = False
+    """Whether a row is one image of a prompt and says whether it is wanted."""
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether each pair has scores of both sides."""
+        return False
 
     @abstractmethod
     def check(self, source: str) -> None:
@@ -117,22 +131,41 @@ def value_of(row: Row, name: str) -> Any:
     return row[name]
 
 
+def number_of(row: Row, name: str) -> float:
+    """The finite number of a column, which may be written as text.
+
+    Raises:
+        Unusable: It is none.
+    """
+    try:
+        number = float(value_of(row, name))
+    except (TypeError, ValueError, OverflowError):
+        number = nan
+    if not isfinite(number):
+        raise Unusable(COLUMNS, f"{name}: {row[name]!r} in place of a number"[:200])
+    return number
+
+
 def ranked(
     found: Found, prompt: str, images: Sequence[Side], ranks: Sequence[float]
 ) -> Iterator[Preference | LeftOut]:
-    """Every two images of one prompt, the one of the smaller rank winning; equal ranks are ties."""
+    """Every two images of one prompt, the one of the smaller rank winning; equal ranks are ties.
+
+    Scores are the ranks with the other sign: a gap counts ranks.
+    """
     for one, other in combinations(range(len(images)), 2):
         place = f"{found.place}[{one},{other}]" if len(images) > 2 else found.place
         if ranks[one] == ranks[other]:
             yield LeftOut(place, TIE, "")
         else:
             win, lose = (one, other) if ranks[one] < ranks[other] else (other, one)
-            yield Preference(place, prompt, Pair(images[win], images[lose]))
+            scores = Pair(win, lose).map(lambda side: -float(ranks[side]))
+            yield Preference(place, prompt, Pair(images[win], images[lose]), scores=scores)
 
 
 def are_numbers(values: Any) -> TypeGuard[list[float]]:
     """Whether it is a list of finite numbers."""
-    return isinstance(values, list) and all(isinstance(each, int | float) and isfinite(each) for each in values)
+    return isinstance(values, list) and all(isinstance(each, int | float) and abs(each) <= MOST for each in values)
 
 
 def first_of(rows: Iterator[Found | LeftOut], source: str) -> Found:

@@ -9,11 +9,10 @@ from typing import Annotated, ClassVar
 
 from typing_extensions import Doc
 
-from ddspo.errors import InputError
 from ddspo.maths.pair import Pair
 from ddspo.preferences._rows import Found, LeftOut, count_rows, file_rows
 from ddspo.preferences._sides import SUFFIXES, side_of
-from ddspo.preferences._tables import table_rows, table_size
+from ddspo.preferences._tables import check_columns, column_of, table_rows, table_size
 from ddspo.preferences._tars import tar_rows, tars_of
 from ddspo.preferences.base import PROMPT, Preference, Preferences, first_of, prompt_of
 
@@ -44,11 +43,7 @@ class Captions(Preferences):
     def check(self, source: str) -> None:
         """Its columns."""
         first = first_of(self.rows(source), source)
-        for name in ("image", "caption"):
-            column = self._column(first, name)
-            if column not in first.row:
-                there, key = ", ".join(map(str, first.row)), f"dataset.format.captions.{name}"
-                raise InputError(f"dataset.source {source}: no column {column} but {there}: name it with {key}")
+        check_columns(source, "captions", first.row, self._columns(first))
 
     def count(self, source: str) -> int | None:
         """From the names of files, a folder's own list, or the ends of parquet files."""
@@ -72,13 +67,13 @@ class Captions(Preferences):
 
     def pairs(self, found: Found) -> Iterator[Preference]:
         """One, of an image with itself."""
-        image, caption = (self._column(found, name) for name in ("image", "caption"))
+        image, caption = self._columns(found).values()
         side = side_of(found.row.get(image), found.root)
         yield Preference(found.place, prompt_of(found.row, caption), Pair(side, side))
 
-    def _column(self, found: Found, name: str) -> str:
-        given, aliases = {"image": (self.image, IMAGES), "caption": (self.caption, CAPTIONS)}[name]
-        return given or next((alias for alias in aliases if alias in found.row), name)
+    def _columns(self, found: Found) -> dict[str, str]:
+        given = {"image": (self.image, IMAGES), "caption": (self.caption, CAPTIONS)}
+        return {name: column_of(found.row, own, name, aliases) for name, (own, aliases) in given.items()}
 
 
 def _table(source: str) -> Path | None:

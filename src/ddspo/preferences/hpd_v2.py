@@ -17,10 +17,16 @@ KEYS = {"train": ("file_path", "human_preference"), "test": ("image_path", "rank
 class HPDv2(Preferences):
     """Every two images that a row does not rank alike (arXiv 2306.09341).
 
-    The source is the folder with `train.json`, `test.json` and, unpacked, `train/` and `test/`.
+    The source is the folder with `train.json`, `test.json` and, unpacked, `train/` and `test/`. Scores are the ranks
+    of `test`; one choice between two images, as in `train`, is no score.
     """
 
     split: Annotated[Literal["train", "test"], Doc("which list is read")] = "train"
+
+    @property
+    def has_scores(self) -> bool:
+        """Ranks."""
+        return self.split == "test"
 
     def check(self, source: str) -> None:
         """Its keys."""

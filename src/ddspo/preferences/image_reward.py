@@ -18,11 +18,17 @@ READ = ("image_path", "prompt_id", "prompt", "rank")
 class ImageReward(Preferences):
     """Every two images of one `prompt_id` with different `rank`s, 1 being the best (arXiv 2304.05977).
 
+    Scores are ranks, so that a gap counts them.
     The source is the folder with `images/`, whose zip files are unpacked each into a folder of its name
     (`images/train/train_1/`), and `metadata-train.parquet` or the JSON lists that come with the images.
     """
 
     split: Annotated[Literal["train", "validation", "test"], Doc("which images are read")] = "train"
+
+    @property
+    def has_scores(self) -> bool:
+        """Ranks."""
+        return True
 
     def check(self, source: str) -> None:
         """Its columns."""

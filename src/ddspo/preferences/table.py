@@ -10,8 +10,8 @@ from ddspo.errors import InputError
 from ddspo.maths.pair import Pair
 from ddspo.preferences._rows import Found, LeftOut
 from ddspo.preferences._sides import side_of
-from ddspo.preferences._tables import table_rows, table_size
-from ddspo.preferences.base import Preference, Preferences, first_of, prompt_of
+from ddspo.preferences._tables import check_columns, column_of, table_rows, table_size
+from ddspo.preferences.base import Preference, Preferences, first_of, number_of, prompt_of
 
 ALIASES = {
     "prompt": ("prompt", "caption", "text"),
@@ -35,15 +35,22 @@ class Table(Preferences):
     rejected: Annotated[
         str | None, Doc("its column; null: the first of rejected, lose, loser, dispreferred and the like")
     ] = None
+    chosen_score: Annotated[
+        str | None, Doc("a column of numbers, more being better, of objectives that weigh by scores; null: none")
+    ] = None
+    rejected_score: Annotated[str | None, Doc("the same of the rejected image; rows without both are left out")] = None
+
+    @property
+    def has_scores(self) -> bool:
+        """Of two columns, if they are named."""
+        return bool(self._scored)
 
     def check(self, source: str) -> None:
         """Its columns."""
         first = first_of(self.rows(source), source)
-        for name in ALIASES:
-            column = self._column(first, name)
-            if column not in first.row:
-                there, key = ", ".join(map(str, first.row)), f"dataset.format.table.{name}"
-                raise InputError(f"dataset.source {source}: no column {column} but {there}: name it with {key}")
+        if len(self._scored) == 1:
+            raise InputError("dataset.format.table: of chosen_score and rejected_score one is missing: name both")
+        check_columns(source, "table", first.row, self._columns(first) | self._scored)
 
     def count(self, source: str) -> int | None:
         """From the ends of parquet files."""
@@ -55,10 +62,17 @@ class Table(Preferences):
 
     def pairs(self, found: Found) -> Iterator[Preference]:
         """One."""
-        prompt, *sides = (self._column(found, name) for name in ALIASES)
+        prompt, *sides = self._columns(found).values()
         win, lose = (side_of(found.row.get(name), found.root) for name in sides)
-        yield Preference(found.place, prompt_of(found.row, prompt), Pair(win, lose))
+        scores = Pair(*(number_of(found.row, name) for name in self._scored.values())) if self._scored else None
+        yield Preference(found.place, prompt_of(found.row, prompt), Pair(win, lose), scores=scores)
 
-    def _column(self, found: Found, name: str) -> str:
-        given: str | None = {"prompt": self.prompt, "chosen": self.chosen, "rejected": self.rejected}[name]
-        return given or next((alias for alias in ALIASES[name] if alias in found.row), name)
+    @property
+    def _scored(self) -> dict[str, str]:
+        """The columns of scores by the options that name them."""
+        options = {"chosen_score": self.chosen_score, "rejected_score": self.rejected_score}
+        return {name: column for name, column in options.items() if column is not None}
+
+    def _columns(self, found: Found) -> dict[str, str]:
+        given = {"prompt": self.prompt, "chosen": self.chosen, "rejected": self.rejected}
+        return {name: column_of(found.row, given[name], name, aliases) for name, aliases in ALIASES.items()}

@@ -119,6 +119,8 @@ class PairMaker:
         made |= {"steps": steps, "guidance": guidance, "seed": self.seed, "prompts": prompts[:16]}
         made |= {"recipe": hashlib.sha256(repr(settings).encode()).hexdigest()[:16]}
         made |= {"states": settings.states} if settings.states else {}
+        less = settings.labels and not settings.labels.judge.higher_is_better
+        made |= {"less_is_better": True} if less else {}
         made |= {"round": number} if number else {}
         columns = LABELLED if settings.labels else DEGRADED
         columns = columns | state_columns(settings.states, backbone.latent_shape, self.sides)

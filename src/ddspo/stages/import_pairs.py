@@ -1,6 +1,7 @@
 """A dataset -> pairs/, left_out.jsonl: images encoded once, and whatever gives no pair counted and named.
 
-A dataset of preferences has pairs; one of captioned images has a side of each, and prompts.jsonl the poorer captions.
+A dataset of preferences has pairs; one of labelled or captioned images has a side of each, and of these prompts.jsonl
+the poorer captions.
 
 Every process reads all rows in their order, numbers those that may give a pair, and decodes and encodes those of its
 own shards. So what a shard holds depends on the dataset alone.
@@ -34,6 +35,7 @@ from ddspo.files import write_json, write_rows
 from ddspo.maths.pair import Pair
 from ddspo.pairs.background import ahead
 from ddspo.pairs.layout import Layout, keep_layout, layout_of
+from ddspo.pairs.marks import LABEL, SCORES
 from ddspo.pairs.preview import preview
 from ddspo.pairs.shards import DEGRADED, Origin
 from ddspo.pairs.store import PairStore
@@ -59,7 +61,7 @@ Content = np.ndarray | Tensor
 
 @dataclass(frozen=True)
 class Dataset:
-    """Pairs of a dataset of preferences or of captioned images, in place of those that the model samples."""
+    """Pairs of a dataset of preferences, or captioned or labelled images, in place of those that the model samples."""
 
     source: Annotated[str, Doc("a file, a folder, or a `datasets` id")]
     format: Annotated[Preferences, Doc("what it is")]
@@ -80,12 +82,20 @@ class Dataset:
     @property
     def sides(self) -> tuple[str, ...]:
         """Of `win` and `lose` those that its pairs have."""
-        return ("win",) if self.format.alone else Pair._fields
+        return ("win",) if self.format.alone or self.format.labelled else Pair._fields
 
     @property
     def has_degraded(self) -> bool:
         """Whether each pair has a degraded prompt."""
         return self.format.degraded or self.format.alone
+
+    @property
+    def columns(self) -> dict[str, pa.DataType]:
+        """Of its pairs, beyond those of all."""
+        found: dict[str, pa.DataType] = {"place": pa.string(), "notes": pa.string()}
+        found |= DEGRADED if self.has_degraded else {}
+        found |= dict.fromkeys(SCORES, pa.float64()) if self.format.has_scores else {}
+        return found | ({LABEL: pa.int8()} if self.format.labelled else {})
 
     def captions(self, at_most: int | None = None) -> Iterator[Row]:
         """The captions of images, each once, of at most so many rows."""
@@ -131,8 +141,7 @@ def origin_of_import(backbone: Backbone, settings: Dataset, model: Model) -> Ori
     """How these pairs are made, which whoever goes on with them must do alike."""
     made = {"model": model.path, "revision": model.revision, "dtype": model.dtype}
     made["dataset"] = hashlib.sha256(repr(settings).encode()).hexdigest()[:16]
-    columns = {"place": pa.string(), "notes": pa.string(), **(DEGRADED if settings.has_degraded else {})}
-    return Origin(made, backbone.latent_shape, columns, settings.sides)
+    return Origin(made, backbone.latent_shape, settings.columns, settings.sides)
 
 
 @dataclass
@@ -271,8 +280,10 @@ def _content(side: Side, backbone: Backbone, settings: Dataset) -> Content:
 def _row(number: int, found: Preference) -> Row:
     """A pair's row; its id is its number, whatever the dataset calls it."""
     notes = json.dumps(found.notes, default=str)
-    row = {"id": f"{number:08d}", "prompt": found.prompt, "place": legible(found.place[:LEGIBLE]), "notes": notes}
-    return row | ({"degraded": found.degraded, "kind": found.kind} if found.degraded else {})
+    row: Row = {"id": f"{number:08d}", "prompt": found.prompt, "place": legible(found.place[:LEGIBLE]), "notes": notes}
+    row |= {"degraded": found.degraded, "kind": found.kind} if found.degraded else {}
+    row |= dict(zip(SCORES, found.scores, strict=True)) if found.scores else {}
+    return row | ({} if found.wanted is None else {LABEL: 1 if found.wanted else -1})
 
 
 def _notes(run: RunFolder, part: Part) -> Path:

@@ -64,7 +64,7 @@ class Batches:
             t, x_t = self._visited(some, t)
             noise = Pair(*(self.path.noise_in(x, latents, t) for x, latents in zip(x_t, x0, strict=True)))
         else:
-            noise = self._noise(names, x0)
+            noise = self._generating(some, x0) if self.drawing.noise == "generating" else self._noise(names, x0)
             x_t = self._noised(x0, noise, t)
         texts = Texts(some.ids, some.prompts, some.degraded)
         if self.drawing.changes_prompts:
@@ -78,6 +78,8 @@ class Batches:
             condition=self.conditions.of(texts.prompts, device),
             degraded=self.conditions.of(degraded, device) if degraded else {},
             path=self.path,
+            label=None if some.marks.label is None else some.marks.label.to(device),
+            gap=None if some.marks.gap is None else some.marks.gap.to(device),
         )
 
     def rows_of_prompts(self, rows: Sequence[tuple[int, int]], t: Tensor) -> list[int]:
@@ -129,6 +131,18 @@ class Batches:
     def _noise(self, names: Sequence[str], x0: Pair[Tensor]) -> Pair[Tensor]:
         win = self._normal(names, "noise", x0.win)
         return Pair(win, win if self.drawing.noise == "shared" else self._normal(names, "noise of the loser", x0.lose))
+
+    def _generating(self, some: PairData, x0: Pair[Tensor]) -> Pair[Tensor]:
+        """The initial noise of each side's own seed, whatever the visit; one where both look at one latent."""
+        seeds = some.marks.seeds
+        if seeds is None:
+            raise InputError("draw.noise: generating: the pairs keep no seeds: leave it out")
+        every = seeds._asdict()
+        sides = [
+            randomness.normal(every[side].tolist(), x.shape[1:]).to(x.device)
+            for side, x in zip(self.drawing.sides, x0, strict=False)
+        ]
+        return Pair(sides[0], sides[-1])
 
     def _noised(self, x0: Pair[Tensor], noise: Pair[Tensor], t: Tensor) -> Pair[Tensor]:
         win = self.path.noise(x0.win, noise.win, t)

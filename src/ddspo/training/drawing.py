@@ -26,9 +26,10 @@ class Drawing:
     """How the pairs of a step are drawn and weighed."""
 
     timesteps: Annotated[Timesteps, Doc("how often each time is drawn")] = field(default_factory=Uniform)
-    noise: Annotated[Literal["shared", "independent"], Doc("one noise for both branches of a pair, or one each")] = (
-        "shared"
-    )
+    noise: Annotated[
+        Literal["shared", "independent", "generating"],
+        Doc("one for both branches of a pair, one each, or that which each was sampled from (PNAPO, for flow models)"),
+    ] = "shared"
     states: Annotated[
         Literal["renoised", "visited"],
         Doc("x_t: a latent with noise, or of the states that its sampler visited (sample.states) the nearest in time"),
@@ -54,7 +55,7 @@ class Drawing:
     @property
     def one_state(self) -> bool:
         """Whether both branches look at the very same noised latent."""
-        return self.latents != "both" and self.noise == "shared"
+        return self.latents != "both" and self.noise != "independent"
 
     @property
     def sides(self) -> tuple[str, ...]:
@@ -94,7 +95,7 @@ def check_drawing(
         raise InputError(f"draw.other_prompts: a probability of {most:g}: give a schedule within 0 and 1")
     if drawing.changes_prompts and not _differ(prompts):
         raise InputError("draw.other_prompts: there is one prompt only: give more prompts, or leave the key out")
-    if drawing.states == "visited" and drawing.noise == "independent":
+    if drawing.states == "visited" and drawing.noise != "shared":
         raise InputError("draw.noise: visited states hold their own noise: leave it out, or use states: renoised")
     if not policy_pair.scores:
         name = type(policy_pair).__module__.rpartition(".")[2]
