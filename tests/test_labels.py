@@ -17,7 +17,9 @@ from ddspo.backbones.sd import SD
 from ddspo.errors import InputError
 from ddspo.files import write_rows
 from ddspo.metrics.base import Metric, Score
+from ddspo.objectives.gap_weight import GapWeight
 from ddspo.pairs.store import PairStore
+from ddspo.policy_pairs.forward_noise import ForwardNoise
 from ddspo.policy_pairs.training_free import TrainingFree
 from ddspo.progress import Progress
 from ddspo.recipe import load
@@ -189,3 +191,16 @@ def test_the_training_stage_checks_too() -> None:
     with pytest.raises(InputError, match="imported pairs have none"):
         method.check(recipe.train, degraded=False, states=False)
     method.check(recipe.train, degraded=True, states=False)
+    weighed = Method(ForwardNoise(), GapWeight(), recipe.adaptation)
+    with pytest.raises(InputError, match="gap_weight weighs pairs by the gap of their scores, and these have none"):
+        weighed.check(recipe.train, degraded=False, states=False)
+    weighed.check(recipe.train, degraded=False, states=False, scores=True)
+
+
+def test_a_judges_scores_are_gaps(tmp_path: Path) -> None:
+    """Positive ones, whichever way is up."""
+    for judge in (Brightness(), Darkness()):
+        store = PairStore.open(labelled(RunFolder(tmp_path / type(judge).__name__), judge=judge).pairs)
+        gap = store.take(range(4)).marks.gap
+        assert gap is not None
+        assert (gap > 0).all()

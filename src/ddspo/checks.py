@@ -220,7 +220,11 @@ def _check_training(given: Recipe, method: Method, processes: int) -> None:
         read_held_out(given)
     given.validation.check(given.train.steps)
     _check_memory_options(given, processes)
-    method.check(given.train, degraded=given.has_degraded, states=given.states > 0, sides=given.sides)
+    marks = {"scores": given.has_scores, "labels": given.has_labels, "seeds": given.has_seeds}
+    method.check(given.train, degraded=given.has_degraded, states=given.states > 0, sides=given.sides, **marks)
+    if given.dataset and not given.degradation_used:  # its prompts are not looked at before
+        contrasts = given.objective.needs.lose and not given.has_labels
+        check_drawing(given.draw, given.policy_pair, "ab", contrasts=contrasts)
 
 
 def _trainings(given: Recipe) -> dict[str, Optimisation]:

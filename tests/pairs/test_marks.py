@@ -170,5 +170,5 @@ def test_each_side_has_the_noise_of_its_own_seed(tmp_path: Path) -> None:
 def test_pairs_without_seeds_have_no_such_noise(tmp_path: Path) -> None:
     store = store_of(tmp_path / "pairs", Origin({"model": "m"}, SHAPE, {}), [{}, {}])
     texts = EncodedTexts(SD.tiny(), list(store.texts(degraded=False)), tmp_path / "texts")
-    with pytest.raises(InputError, match="draw.noise: generating: the pairs keep no seeds"):
+    with pytest.raises(InputError, match=r"draw.noise: generating: the pairs keep no seeds"):
         Batches(store, texts, 2, 7, RectifiedFlow(), Drawing(noise="generating")).view([(0, 0)], CPU)

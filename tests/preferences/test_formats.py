@@ -309,7 +309,11 @@ def test_official_latents(tmp_path: Path) -> None:
         ("image_reward", lambda p: p, "holds neither metadata-train.parquet nor images/train"),
         ("official_latents", lambda p: p, "holds no metadata.jsonl"),
         ("folders", lambda p: p, "holds neither win/ with images"),
-        ("labelled", lambda p: lines(p / "t.jsonl", [{"image": 1}]), "no column prompt but image: name it with dataset"),
+        (
+            "labelled",
+            lambda p: lines(p / "t.jsonl", [{"image": 1}]),
+            "no column prompt but image: name it with dataset",
+        ),
         ("captions", lambda p: p, r"no train-\*.parquet in this folder"),
         ("captions", lambda p: p / "nothing", "no file or folder there"),
         ("captions", lambda p: save(p / "a.png", 1) or p, "holds no row that can be read"),

@@ -146,8 +146,8 @@ def health(seen: Branches, u: Tensor | None, needs: Needs) -> dict[str, Tensor]:
     """What tells whether training works: u, implicit accuracy, |d|^2, the target gap and cos(d_lose, -a_lose).
 
     With a training-free pair -a_lose is the guidance direction g = e_ref(x, c) - e_ref(x, c-). Without a reference
-    nothing has moved from anywhere, and the errors |policy - target|^2 are logged; without a losing branch, what is
-    known of the other.
+    nothing has moved from anywhere, and the errors |policy - target|^2 are logged; without a losing branch, as single
+    samples are, what is known of the other.
     """
     d, a = Pair(*(x.detach() for x in seen.d)), seen.a
     found: dict[str, Tensor] = {}
@@ -155,11 +155,11 @@ def health(seen: Branches, u: Tensor | None, needs: Needs) -> dict[str, Tensor]:
         u = u.detach()
         found = {"u_mean": u.mean(), "u_square": u.square().mean()}
         found["accuracy"] = ((u > 0).float() + (u == 0).float() / 2).mean()
-    win, lose = mean_square(d.win), mean_square(d.lose)
+    win, lose, loses = mean_square(d.win), mean_square(d.lose), needs.lose and seen.label is None
     if not needs.reference:
-        return found | {"win_error": win.mean()} | ({"lose_error": lose.mean()} if needs.lose else {})
+        return found | {"win_error": win.mean()} | ({"lose_error": lose.mean()} if loses else {})
     found["win_displacement"] = win.mean()
-    if needs.lose:
+    if loses:
         gap = mean_square(a.lose)
         cosine = -inner(d.lose, a.lose) / (lose * gap).sqrt().clamp(min=1e-12)
         found |= {"lose_displacement": lose.mean(), "gap": gap.mean(), "cosine": cosine.mean()}

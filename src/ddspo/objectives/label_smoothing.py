@@ -24,6 +24,7 @@ class LabelSmoothing(Modifier):
 
     def __call__(self, seen: Branches) -> Tensor:
         """Both ways round."""
-        gap = -seen.gap if seen.gap is not None else None
-        turned = replace(seen, d=Pair(seen.d.lose, seen.d.win), a=Pair(seen.a.lose, seen.a.win), gap=gap)
+        gap, label = (mark if mark is None else -mark for mark in (seen.gap, seen.label))
+        d, a = Pair(seen.d.lose, seen.d.win), Pair(seen.a.lose, seen.a.win)
+        turned = replace(seen, d=d, a=a, gap=gap, label=label)
         return (1 - self.share) * self.of(seen) + self.share * self.of(turned)

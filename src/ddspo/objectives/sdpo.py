@@ -10,7 +10,7 @@ from typing_extensions import Doc
 from ddspo.maths.pair import Pair
 from ddspo.maths.reward import inner, mean_square
 from ddspo.objectives._modifier import Modifier
-from ddspo.objectives.base import Branches
+from ddspo.objectives.base import Branches, Needs
 from ddspo.policy_pairs.base import PolicyPair
 
 TINY = 1e-6
@@ -28,6 +28,11 @@ class SDPO(Modifier):
     """
 
     mu: Annotated[float, Ge(0), Le(1), Doc("safety: 1 leaves nothing of a loser that pulls the winner along")] = 0.9
+
+    @property
+    def needs(self) -> Needs:
+        """Those of the other; a single sample has no loser to hold back."""
+        return super().needs._replace(label=False)
 
     def __call__(self, seen: Branches) -> Tensor:
         """The other objective, with a loser that is held back."""

@@ -79,7 +79,15 @@ class Method:
         return partial(step, policies, self.policy_pair, self.objective, drawing=self.drawing)
 
     def check(
-        self, settings: Optimisation, *, degraded: bool, states: bool, sides: Sequence[str] = Pair._fields
+        self,
+        settings: Optimisation,
+        *,
+        degraded: bool,
+        states: bool,
+        sides: Sequence[str] = Pair._fields,
+        scores: bool = False,
+        labels: bool = False,
+        seeds: bool = False,
     ) -> None:
         """Refuse what cannot work together.
 
@@ -88,13 +96,17 @@ class Method:
             degraded: Whether the pairs have degraded prompts.
             states: Whether they hold states that the sampler visited.
             sides: Of `win` and `lose` those that they hold.
+            scores: Whether they hold scores.
+            labels: Whether they are single labelled samples.
+            seeds: Whether they keep the seeds that they were sampled from.
 
         Raises:
-            InputError: The objective refuses the policy pair, a step reads degraded prompts and there are none,
-                visited states are to be drawn and there are none, latents are that were not sampled, the reference
+            InputError: The objective refuses the policy pair or the kind of pairs, a step reads degraded prompts,
+                scores, seeds or visited states and there are none, latents are that were not sampled, the reference
                 would never move, or be read, or no pairs be made anew.
         """
         self._check_objective()
+        self._check_marks(scores, labels, seeds)
         if self.asked.degraded and not degraded:
             raise InputError(
                 f"policy_pair: {type(self.policy_pair).__name__} reads degraded prompts, and labelled and most "
@@ -126,6 +138,23 @@ class Method:
         if self.reference.moves and not self.needs.reference:
             raise InputError(f"reference: {names[0]} reads none: leave it out")
 
+    def _check_marks(self, scores: bool, labels: bool, seeds: bool) -> None:
+        name = type(self.objective).__module__.rpartition(".")[2]
+        if labels and not self.needs.label:
+            raise InputError(
+                f"objective: {name} compares two images of a prompt, and the dataset has single labelled ones: use kto"
+            )
+        if self.needs.gap and not scores:
+            raise InputError(
+                f"objective: {name} weighs pairs by the gap of their scores, and these have none: let a judge score "
+                "them (sample.labels), or import them with scores"
+            )
+        if self.drawing.noise == "generating" and not seeds:
+            raise InputError(
+                "draw.noise: generating: of imported pairs nobody knows the noise that they were sampled from: leave "
+                "it out"
+            )
+
 
 def train(
     run: RunFolder,
@@ -138,8 +167,9 @@ def train(
     progress: Progress,
 ) -> None:
     """Train and write `aligned/`; a run that was interrupted goes on from its newest checkpoint."""
-    method.check(settings, degraded=data.has_degraded, states=data.has_states, sides=data.sides)
-    contrasts = method.objective.needs.lose
+    marks = {"scores": data.has_scores, "labels": data.has_labels, "seeds": data.has_seeds}
+    method.check(settings, degraded=data.has_degraded, states=data.has_states, sides=data.sides, **marks)
+    contrasts = method.objective.needs.lose and not data.has_labels
     check_drawing(method.drawing, method.policy_pair, data.each_prompt(), contrasts=contrasts)
     agree(lambda: data.verify(backbone.latent_shape, accelerator.process_index, accelerator.num_processes))
     backbone.to(accelerator.device)
