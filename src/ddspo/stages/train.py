@@ -105,13 +105,38 @@ class Method:
                 scores, seeds or visited states and there are none, latents are that were not sampled, the reference
                 would never move, or be read, or no pairs be made anew.
         """
-        self._check_objective()
-        self._check_marks(scores, labels, seeds)
+        self._check_objective(scores, labels)
+        self._check_drawn(states, sides, seeds)
         if self.asked.degraded and not degraded:
             raise InputError(
                 f"policy_pair: {type(self.policy_pair).__name__} reads degraded prompts, and labelled and most "
                 "imported pairs have none: use data_driven or forward_noise, or leave sample.labels or dataset out"
             )
+        fault = self.reference.check(settings.steps)
+        if fault:
+            raise InputError(f"reference: {fault}")
+        if self.remaking:
+            self.remaking.when.check(settings.steps)
+
+    def _check_objective(self, scores: bool, labels: bool) -> None:
+        names = [type(each).__module__.rpartition(".")[2] for each in (self.objective, self.policy_pair)]
+        fault = self.objective.refuses(self.policy_pair)
+        if fault and not self.force:
+            raise InputError(f"objective: {names[0]} with policy_pair {names[1]}: {fault}, or set force=true")
+        if self.reference.moves and not self.needs.reference:
+            raise InputError(f"reference: {names[0]} reads none: leave it out")
+        if labels and not self.needs.label:
+            raise InputError(
+                f"objective: {names[0]} compares two images of a prompt, and the dataset has single labelled ones: "
+                "use kto"
+            )
+        if self.needs.gap and not scores:
+            raise InputError(
+                f"objective: {names[0]} weighs pairs by the gap of their scores, and these have none: let a judge "
+                "score them (sample.labels), or import them with scores"
+            )
+
+    def _check_drawn(self, states: bool, sides: Sequence[str], seeds: bool) -> None:
         if self.drawing.states == "visited" and not states:
             raise InputError(
                 "draw.states: visited: no states are kept of the pairs: set sample.states to how many are to be, or "
@@ -123,31 +148,6 @@ class Method:
             raise InputError(
                 f"draw.latents: {self.drawing.latents}: the pairs hold no {' and no '.join(missing)}: make them anew "
                 "(`ddspo sample --fresh`), or leave it at what they were made for"
-            )
-        fault = self.reference.check(settings.steps)
-        if fault:
-            raise InputError(f"reference: {fault}")
-        if self.remaking:
-            self.remaking.when.check(settings.steps)
-
-    def _check_objective(self) -> None:
-        names = [type(each).__module__.rpartition(".")[2] for each in (self.objective, self.policy_pair)]
-        fault = self.objective.refuses(self.policy_pair)
-        if fault and not self.force:
-            raise InputError(f"objective: {names[0]} with policy_pair {names[1]}: {fault}, or set force=true")
-        if self.reference.moves and not self.needs.reference:
-            raise InputError(f"reference: {names[0]} reads none: leave it out")
-
-    def _check_marks(self, scores: bool, labels: bool, seeds: bool) -> None:
-        name = type(self.objective).__module__.rpartition(".")[2]
-        if labels and not self.needs.label:
-            raise InputError(
-                f"objective: {name} compares two images of a prompt, and the dataset has single labelled ones: use kto"
-            )
-        if self.needs.gap and not scores:
-            raise InputError(
-                f"objective: {name} weighs pairs by the gap of their scores, and these have none: let a judge score "
-                "them (sample.labels), or import them with scores"
             )
         if self.drawing.noise == "generating" and not seeds:
             raise InputError(
