@@ -40,6 +40,7 @@ from ddspo.metrics.clip_score import ClipScore
 from ddspo.metrics.cmmd import CMMD
 from ddspo.metrics.compbench_spatial import CompBenchSpatial
 from ddspo.metrics.confident import Confident
+from ddspo.metrics.drawing import Drawing
 from ddspo.metrics.fid import FID
 from ddspo.metrics.geneval import GenEval
 from ddspo.metrics.hps import HPS
@@ -136,6 +137,7 @@ OPTIONS: dict[str, Tiny] = {
     "cmmd": Tiny(_cmmd),
     "compbench_spatial": Tiny(lambda folder: CompBenchSpatial(_detector(folder), 0.01), {"prompt": "a cat"}),
     "confident": Tiny(lambda folder: Confident(SceneDetector())),
+    "drawing": Tiny(lambda folder: Drawing()),
     "fid": Tiny(partial(_inception_of, FID)),
     "geneval": Tiny(lambda folder: GenEval(_detector(folder), 0.01), {"prompt": "a cat", "tag": "single_object"}),
     "hps": Tiny(partial(_hps, release=HPS)),

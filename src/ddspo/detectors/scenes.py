@@ -13,7 +13,8 @@ from typing_extensions import Doc
 
 from ddspo.detectors.base import Detection, Detector, Reader
 from ddspo.errors import InputError
-from ddspo.scenes.world import COLOURS, SHAPES, SIZE, Array, coverage
+from ddspo.scenes.drawing import flaw, ground
+from ddspo.scenes.world import COLOURS, SHAPES, SIZE, Array, Thing, coverage
 
 _PALETTE = np.array(list(COLOURS.values()), dtype=np.float32) / 255
 _NAMES = list(COLOURS)
@@ -25,6 +26,8 @@ _SHIFT = {
     )
     for shape in SHAPES
 }
+
+_AROUND = np.ones((3, 3), bool)
 
 
 @dataclass(frozen=True)
@@ -69,28 +72,41 @@ class SceneDetector(Detector):
 
     def read(self, image: np.ndarray) -> list[Detection]:
         """Things in one [32, 32, 3] uint8 image, most confident first."""
-        if image.shape != (SIZE, SIZE, 3):
-            raise ValueError(f"the scenes detector reads {SIZE} x {SIZE} x 3 images, not {image.shape}")
-        pixels = image.astype(np.float32) / 255
-        colour, strength = _paint(pixels)
-        found = [
-            self._judge(pixels, alpha, index)
-            for index in range(len(_NAMES))
-            for alpha in _parts(strength * (colour == index))
-            if alpha.sum() >= self.smallest
-        ]
+        pixels = _pixels(image)
+        found = [self._judge(pixels, alpha, index) for index, alpha in self._parts(pixels)]
         return sorted(found, key=lambda d: -d.confidence)
 
+    def flaws(self, image: np.ndarray) -> list[tuple[str, float]]:
+        """What is drawn in one [32, 32, 3] uint8 image, and how far from clean each is, in levels of 255.
+
+        Doubtful things count as well, each as the shape that it is most like (`ddspo.scenes.drawing.flaw`).
+        """
+        pixels = _pixels(image)
+        parts = [*self._parts(pixels)]
+        drawn = [ndimage.binary_dilation(alpha > 0.5, _AROUND) for _, alpha in parts]
+        behind = ground(pixels * 255, ~np.any([alpha > 0 for _, alpha in parts], axis=0)) if parts else pixels
+        found = []
+        for place, (colour, alpha) in enumerate(parts):
+            thing, _ = _nearest(alpha, _NAMES[colour])
+            others = np.any([*drawn[:place], *drawn[place + 1 :], np.zeros_like(drawn[place])], axis=0)
+            found.append((f"{thing.colour} {thing.shape}", flaw(pixels * 255, behind, ~others, thing)))
+        return found
+
+    def _parts(self, pixels: Array) -> Iterator[tuple[int, Array]]:
+        """The colour and the coverage of each thing."""
+        colour, strength = _paint(pixels)
+        for index in range(len(_NAMES)):
+            for alpha in _parts(strength * (colour == index)):
+                if alpha.sum() >= self.smallest:
+                    yield index, alpha
+
     def _judge(self, pixels: Array, alpha: Array, colour: int) -> Detection:
-        area = float(alpha.sum())
-        y, x = (c + 0.5 for c in ndimage.center_of_mass(alpha))
-        scores = {shape: _overlap(alpha, shape, x, y, area) for shape in SHAPES}
-        shape = max(scores, key=lambda name: scores[name])
+        thing, overlap = _nearest(alpha, _NAMES[colour])
         spread = float(np.linalg.norm(pixels[alpha > 0.85].mean(axis=0) - _PALETTE[colour]))
-        confidence = _ramp(scores[shape], *self.overlap) * _ramp(spread, *self.distance)
+        confidence = _ramp(overlap, *self.overlap) * _ramp(spread, *self.distance)
         rows, columns = np.where(alpha > 0.5)
         box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-        return Detection(shape, confidence, tuple(float(side) for side in box), colour=_NAMES[colour])
+        return Detection(thing.shape, confidence, tuple(float(side) for side in box), colour=thing.colour)
 
 
 @dataclass(frozen=True)
@@ -102,6 +118,13 @@ class SceneReader(Reader):
     def __call__(self, images: Sequence[np.ndarray], names: Sequence[Collection[str]]) -> list[list[Detection]]:
         """All that there is in [32, 32, 3] uint8 images, whatever is asked for."""
         return [self.detector.read(image) for image in images]
+
+
+def _pixels(image: np.ndarray) -> Array:
+    """In 0 ... 1."""
+    if image.shape != (SIZE, SIZE, 3):
+        raise ValueError(f"the scenes detector reads {SIZE} x {SIZE} x 3 images, not {image.shape}")
+    return image.astype(np.float32) / 255
 
 
 def _paint(pixels: Array) -> tuple[np.ndarray, Array]:
@@ -128,11 +151,22 @@ def _parts(strength: Array) -> list[Array]:
     return parts
 
 
-def _overlap(alpha: Array, shape: str, x: float, y: float, area: float) -> float:
-    """Soft intersection over union with the template of equal area and centre."""
-    radius = (area / _AREA[shape]) ** 0.5
-    down, right = _SHIFT[shape]
-    template = coverage(shape, x - right * radius, y - down * radius, radius)
+def _nearest(alpha: Array, colour: str) -> tuple[Thing, float]:
+    """The thing of equal area and centre whose coverage is most like that of a part, and how much so."""
+    area = float(alpha.sum())
+    y, x = (c + 0.5 for c in ndimage.center_of_mass(alpha))
+    scored = []
+    for shape in SHAPES:
+        radius = (area / _AREA[shape]) ** 0.5
+        down, right = _SHIFT[shape]
+        thing = Thing(shape, colour, x - right * radius, y - down * radius, radius)
+        scored.append((thing, _overlap(alpha, thing)))
+    return max(scored, key=lambda each: each[1])
+
+
+def _overlap(alpha: Array, thing: Thing) -> float:
+    """Soft intersection over union with the coverage of a thing."""
+    template = coverage(thing.shape, thing.x, thing.y, thing.radius)
     return float(np.minimum(alpha, template).sum() / np.maximum(alpha, template).sum())
 
 

@@ -23,6 +23,8 @@ RADIUS = (4.0, 5.6)
 GAP = 1.0
 CROSS_ARM = 0.36
 """Half the width of the cross's arms, as a share of its radius."""
+VARIATION = 10.0
+"""By how much the paint of a thing may differ from the palette's, in levels of each channel."""
 
 
 @dataclass(frozen=True)
@@ -61,25 +63,40 @@ def inside(shape: str, x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.bool_]:
     raise ValueError(f"unknown shape {shape!r}: one of {', '.join(SHAPES)}")
 
 
-def coverage(shape: str, x: float, y: float, radius: float) -> Array:
-    """Share of each pixel that a shape covers, [SIZE, SIZE] in 0..1 (a box filter over 4 x 4 points a pixel)."""
-    axis = (np.arange(SIZE * OVERSAMPLING, dtype=np.float32) + 0.5) / OVERSAMPLING
-    mask = inside(shape, (axis[None, :] - x) / radius, (axis[:, None] - y) / radius)
-    cells = mask.reshape(SIZE, OVERSAMPLING, SIZE, OVERSAMPLING)
+WHOLE = (slice(0, SIZE), slice(0, SIZE))
+"""Rows and columns of all pixels."""
+
+
+def coverage(shape: str, x: float, y: float, radius: float, window: tuple[slice, slice] = WHOLE) -> Array:
+    """Share of each pixel that a shape covers, in 0..1 (a box filter over 4 x 4 points a pixel).
+
+    Args:
+        shape: One of `SHAPES`.
+        x: Of its centre, to the right, in pixels.
+        y: Of its centre, down.
+        radius: In pixels.
+        window: Rows and columns of the pixels that are wanted; all [SIZE, SIZE] if not said.
+    """
+    down, right = (
+        (np.arange(each.start * OVERSAMPLING, each.stop * OVERSAMPLING, dtype=np.float32) + 0.5) / OVERSAMPLING
+        for each in window
+    )
+    mask = inside(shape, (right[None, :] - x) / radius, (down[:, None] - y) / radius)
+    cells = mask.reshape(len(down) // OVERSAMPLING, OVERSAMPLING, len(right) // OVERSAMPLING, OVERSAMPLING)
     return cells.mean(axis=(1, 3), dtype=np.float32)
 
 
 def render(scene: Scene, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Draw a scene on a pale background with a random grey level and slope, [SIZE, SIZE, 3] uint8.
 
-    Colours vary by up to ten levels a channel from the palette's.
+    Colours vary by up to `VARIATION` from the palette's.
     """
     axis = np.linspace(-1, 1, SIZE, dtype=np.float32)
     slope = rng.uniform(-12, 12, 2)
     grey = rng.uniform(195, 240) + slope[0] * axis[None, :] + slope[1] * axis[:, None]
     image = np.repeat(grey[..., None], 3, axis=-1)
     for thing in scene:
-        paint = np.array(COLOURS[thing.colour]) + rng.uniform(-10, 10, 3)
+        paint = np.array(COLOURS[thing.colour]) + rng.uniform(-VARIATION, VARIATION, 3)
         alpha = coverage(thing.shape, thing.x, thing.y, thing.radius)[..., None]
         image = image * (1 - alpha) + paint * alpha
     return np.clip(image + 0.5, 0, 255).astype(np.uint8)
