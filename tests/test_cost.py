@@ -88,6 +88,8 @@ def test_one_latent_for_both_branches(configurations: Path) -> None:
     assert 2 * found.disk.pairs_bytes == both.disk.pairs_bytes
     states = counted(configurations, "draw.latents=winner", "draw.noise=independent").work  # two states of one latent
     assert (states.samples, states.frozen_forwards, states.policy_forwards) == (6, 36, 24)
+    two = counted(configurations, "draw.latents=winner", "policy_pair=text_preference").work  # prompts
+    assert (two.samples, two.frozen_forwards, two.policy_forwards, two.train_texts) == (6, 24, 24, 12)
 
 
 def test_texts_that_are_encoded_during_training_are_not_kept(configurations: Path) -> None:

@@ -346,7 +346,8 @@ def test_the_schedulers_prediction_type_is_honoured() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pair", "frozen"), [("training_free", [3]), ("forward_noise", [2]), ("data_driven", [2, 1, 1])]
+    ("pair", "frozen"),
+    [("training_free", [3]), ("forward_noise", [2]), ("text_preference", [2]), ("data_driven", [2, 1, 1])],
 )
 def test_cost_of_a_step(backbone: Backbone, pair: str, frozen: list[int], tmp_path: Path) -> None:
     """2 to 4 frozen and 2 policy predictions a pair; neither text encoder nor autoencoder runs."""

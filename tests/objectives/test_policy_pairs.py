@@ -1,5 +1,7 @@
 """Who supplies what, by hand: frozen policies that add numbers, on latents and noise that are all different."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from ddspo.maths.paths import DDPM, NoisePath, RectifiedFlow
 from ddspo.pairs.view import View
 from ddspo.policy_pairs.data_driven import DataDriven
 from ddspo.policy_pairs.forward_noise import ForwardNoise
+from ddspo.policy_pairs.text_preference import TextPreference
 from ddspo.policy_pairs.training_free import TrainingFree
 
 WHO = {"reference": 1000.0, "winner": 2000.0, "loser": 3000.0}
@@ -51,6 +54,17 @@ def test_data_driven(one_latent: bool) -> None:
     torch.testing.assert_close(
         torch.cat(target), torch.cat([view.x_t.win + 2000 + extra, view.x_t.lose + 3000 + extra])
     )
+
+
+def test_text_preference() -> None:
+    """v = 0.8 x 5 - 0.6 x 1 and 0.6 x 6 - 0.8 x 2 of the winner's latent and noise, on both sides; c- to lose."""
+    view = view_of(DDPM_V, one_latent=True)
+    view = replace(view, x0=Pair(view.x0.win, view.x0.win), noise=Pair(view.noise.win, view.noise.win))
+    given, target = TextPreference().supervise(frozen, view)
+    prompt, degraded = torch.tensor([[1110.0], [1220.0]]), torch.tensor([[1310.0], [1420.0]])
+    torch.testing.assert_close(torch.cat(given or ()), torch.cat([view.x_t.win + prompt, view.x_t.win + degraded]))
+    for side in target:
+        torch.testing.assert_close(side, torch.tensor([[3.4], [2.0]]))
 
 
 @pytest.mark.parametrize(

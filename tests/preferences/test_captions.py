@@ -1,6 +1,7 @@
 """Captioned images without preferences: captions are degraded, images encoded once, and nothing is sampled."""
 
 import io
+import math
 import tarfile
 from pathlib import Path
 
@@ -149,6 +150,17 @@ def test_run(recipe: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         torch.testing.assert_close(store.take([place]).latents.win.float(), own, rtol=1e-2, atol=1e-2)
     log = read_rows(flow.folder.log)
     assert log[0]["gap"] > 0
+    assert log[1]["win_displacement"] != log[1]["lose_displacement"]
+
+
+def test_two_prompts_of_one_image(recipe: Path) -> None:
+    """Caption against poorer caption, by the noise that was added: u moves, and an image's own noise is one."""
+    given = ["policy_pair=text_preference", "draw.noise=shared"]
+    flow = Workflow.start(load(recipe, given))
+    flow.run()
+    log = read_rows(flow.folder.log)
+    assert log[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert log[1]["u_mean"] != 0
     assert log[1]["win_displacement"] != log[1]["lose_displacement"]
 
 

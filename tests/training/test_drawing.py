@@ -18,6 +18,7 @@ from ddspo.objectives.logistic import Logistic
 from ddspo.pairs.data import PairData
 from ddspo.policy_pairs.base import Supervision
 from ddspo.policy_pairs.forward_noise import ForwardNoise
+from ddspo.policy_pairs.text_preference import TextPreference
 from ddspo.policy_pairs.training_free import TrainingFree
 from ddspo.schedules.constant import Constant
 from ddspo.schedules.exponential import Exponential
@@ -259,6 +260,9 @@ def test_an_error_space_scales_the_gap_in_the_step(backbone: SD, batches: Batche
         (Drawing(other_prompts=Constant(0.1)), ForwardNoise(), "ab", "draw.other_prompts: forward_noise knows"),
         (Drawing(latents="winner"), ForwardNoise(), "ab", "draw.latents: with forward_noise"),
         (Drawing(states="visited"), ForwardNoise(), "ab", "draw.states: forward_noise follows the noise"),
+        (PLAIN, TextPreference(), "ab", "draw.latents: text_preference compares two prompts of one image"),
+        (Drawing(latents="loser"), TextPreference(), "ab", "draw.latents: text_preference compares two prompts"),
+        (Drawing(states="visited", noise="generating"), TrainingFree(), "ab", "draw.noise: visited states hold"),
         (Drawing(states="visited", noise="independent"), TrainingFree(), "ab", "draw.noise: visited states hold"),
     ],
 )
@@ -266,4 +270,4 @@ def test_options_that_contradict_one_another(drawing: Drawing, pair, prompts: st
     with pytest.raises(InputError) as caught:
         check_drawing(drawing, pair, list(prompts))
     assert str(caught.value).startswith(message)
-    check_drawing(PLAIN, pair, ["a"])
+    check_drawing(Drawing(latents="winner") if pair.sides.lose.degraded else PLAIN, pair, ["a"])

@@ -85,8 +85,8 @@ def check_drawing(
 
     Raises:
         InputError: The weight is zero everywhere, a probability exceeds 1, there is no other prompt, a single
-            latent or visited states come with independent noise, or the policy pair's targets do not allow other
-            prompts, a single latent or such states.
+            latent or visited states come with independent noise, or the policy pair does not allow other prompts, a
+            single latent, two of them, or such states.
     """
     if not drawing.weight(torch.linspace(0, 1, 101)).max() > 0:
         raise InputError("draw.weight: it is 0 at every time, and nothing would be learned: give another schedule")
@@ -98,18 +98,23 @@ def check_drawing(
     if drawing.states == "visited" and drawing.noise != "shared":
         raise InputError("draw.noise: visited states hold their own noise: leave it out, or use states: renoised")
     if not policy_pair.scores:
-        name = type(policy_pair).__module__.rpartition(".")[2]
-        if drawing.changes_prompts:
-            raise InputError(
-                f"draw.other_prompts: {name} knows the noise of a latent, and nothing of another prompt: leave it out"
-            )
-        if drawing.latents != "both" and contrasts and policy_pair.sides.win == policy_pair.sides.lose:
-            raise InputError(f"draw.latents: with {name} a single latent has a single target, and u = 0: use both")
-        if drawing.states == "visited":
-            raise InputError(
-                f"draw.states: {name} follows the noise that was added, and none was added to visited states: "
-                "use renoised"
-            )
+        _check_noise_targets(drawing, policy_pair, contrasts)
+
+
+def _check_noise_targets(drawing: Drawing, policy_pair: PolicyPair, contrasts: bool) -> None:
+    name, sides = type(policy_pair).__module__.rpartition(".")[2], policy_pair.sides
+    if drawing.changes_prompts:
+        raise InputError(
+            f"draw.other_prompts: {name} knows the noise of a latent, and nothing of another prompt: leave it out"
+        )
+    if drawing.latents != "both" and contrasts and sides.win == sides.lose:
+        raise InputError(f"draw.latents: with {name} a single latent has a single target, and u = 0: use both")
+    if drawing.latents != "winner" and sides.lose.degraded:
+        raise InputError(f"draw.latents: {name} compares two prompts of one image, the winning one: use winner")
+    if drawing.states == "visited":
+        raise InputError(
+            f"draw.states: {name} follows the noise that was added, and none was added to visited states: use renoised"
+        )
 
 
 def _differ(prompts: Iterable[str]) -> bool:
