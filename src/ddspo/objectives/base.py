@@ -41,7 +41,7 @@ class Needs(NamedTuple):
 
 @dataclass(frozen=True)
 class Branches:
-    """What is known of B pairs in a step, in float32 or better; a branch that nobody reads stands for the other.
+    """What is known of B pairs in a step, in float32 or better; the one branch stands for another that nobody reads.
 
     Attributes:
         d: Displacement of the policy, policy - reference, [B, ...] on either side.

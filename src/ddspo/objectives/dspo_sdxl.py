@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from annotated_types import Ge
+from annotated_types import Gt
 from torch import Tensor
 from typing_extensions import Doc
 
@@ -20,7 +20,7 @@ class DSPOSDXL(Margin):
     pulls the winner back to the reference. beta is the published one (1000 to 5000). The loss starts at 1/4.
     """
 
-    far: Annotated[float, Ge(0), Doc("mean |d_win|^2 from which on the second form is used")] = 0.1
+    far: Annotated[float, Gt(0), Doc("mean |d_win|^2 from which on the second form is used")] = 0.1
 
     @property
     def needs(self) -> Needs:

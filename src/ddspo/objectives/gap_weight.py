@@ -15,8 +15,10 @@ from ddspo.objectives.base import Branches, Needs
 class GapWeight(Modifier):
     """u becomes sharpness (2 p - 1) u with p = sigma(gap / spread), gap = score of the winner - that of the loser.
 
-    (SmPO-Diffusion.) Scores that are equal leave nothing, a large gap `sharpness` times u; a gap below 0 counts as 0.
-    Published: PickScores normalised by the range .1154 to .2820, so a spread of .1666, and a sharpness of 10.
+    (SmPO-Diffusion.) It is displacements that are scaled, by the root of that factor, so that an objective of errors
+    has its errors |e|^2 times the factor in place of u. Scores that are equal leave nothing, a large gap `sharpness`
+    times u; a gap below 0 counts as 0. Published: PickScores normalised by the range .1154 to .2820, so a spread of
+    .1666, and a sharpness of 10.
     """
 
     sharpness: Annotated[float, Gt(0), Doc("factor of u that a very large gap gives")] = 10.0
@@ -24,8 +26,8 @@ class GapWeight(Modifier):
 
     @property
     def needs(self) -> Needs:
-        """The gaps too."""
-        return self.of.needs._replace(gap=True)
+        """The gaps too, which pairs alone have."""
+        return self.of.needs._replace(gap=True, label=False)
 
     def __call__(self, seen: Branches) -> Tensor:
         """The other objective, of weighed margins."""
@@ -40,7 +42,7 @@ class GapWeight(Modifier):
         return self.of.averaged(self._weighed(seen))
 
     def _weighed(self, seen: Branches) -> Branches:
-        """R and u are quadratic in d and a together, so that both get the square root of the factor."""
+        """R, u and |e|^2 are quadratic in d and a together."""
         assert seen.gap is not None
         factor = self.sharpness * (2 * (seen.gap / self.spread).sigmoid() - 1).clamp(min=0)
         return seen.scaled(factor.sqrt())

@@ -42,8 +42,8 @@ class MaPO(Objective):
         return win + self.weight * softplus(-self.scale * (self._likelihood(win) - self._likelihood(lose)))
 
     def _likelihood(self, error: Tensor) -> Tensor:
-        """x / (exp(x) - 1) with x = s L; where x is 0, its limit 1 - x / 2."""
+        """x / (exp(x) - 1) with x = s L, in exp(-x), which cannot overflow; near 0 its series 1 - x / 2 + x^2 / 12."""
         x = self.snr * error
-        small = x < 1e-4
+        small = x < 1e-2
         safe = torch.where(small, torch.ones_like(x), x)
-        return torch.where(small, 1 - x / 2, safe / torch.expm1(safe))
+        return torch.where(small, 1 - x / 2 + x.square() / 12, safe * torch.exp(-safe) / -torch.expm1(-safe))

@@ -48,7 +48,9 @@ class SDPO(Modifier):
         return bound.where(together > TINY * (own * mean_square(lose)).sqrt(), 1.0)
 
     def refuses(self, policy_pair: PolicyPair) -> str | None:
-        """A winner whose error is its displacement leaves nothing of the loser."""
+        """A winner whose error is its displacement leaves nothing of the loser; and some know no loser."""
+        if not self.of.needs.lose:
+            return "the objective inside reads no loser, and nothing is changed: use that alone"
         if policy_pair.still:
             return "the winner has no error at the start, and as soon as it has one the loser, all the signal, is off"
         return super().refuses(policy_pair)

@@ -32,7 +32,7 @@ class Side(NamedTuple):
 
 
 class Supervision(NamedTuple):
-    """Predictions without gradient on both branches; a branch that nobody reads stands for the other."""
+    """Predictions without gradient on both branches; the one stands for another that nobody reads."""
 
     reference: Pair[Tensor] | None
     target: Pair[Tensor]

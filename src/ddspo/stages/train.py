@@ -123,8 +123,8 @@ class Method:
         fault = self.objective.refuses(self.policy_pair)
         if fault and not self.force:
             raise InputError(f"objective: {names[0]} with policy_pair {names[1]}: {fault}, or set force=true")
-        if self.reference.moves and not self.needs.reference:
-            raise InputError(f"reference: {names[0]} reads none: leave it out")
+        if self.reference.moves and all(ask.who != "reference" for ask in self.asked.frozen):
+            raise InputError(f"reference: {names[0]} with policy_pair {names[1]} reads none: leave it out")
         if labels and not self.needs.label:
             raise InputError(
                 f"objective: {names[0]} compares two images of a prompt, and the dataset has single labelled ones: "
