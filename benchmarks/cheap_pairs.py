@@ -72,9 +72,9 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run(path: Path, fixed: Sequence[str], arm: str) -> None:
+def run(path: Path, fixed: Sequence[str], arm: str, mark: str = "") -> None:
     """Carry one arm with one seed through all stages; pairs and the base's images are made once for all arms."""
-    given = _given(path, fixed, arm)
+    given = given_by(path, fixed, arm, mark)
     folder = RunFolder(given.folder)
     if folder.report_json.exists():
         return
@@ -95,12 +95,12 @@ def run(path: Path, fixed: Sequence[str], arm: str) -> None:
 def finished(path: Path, fixed: Sequence[str], seeds: Sequence[int], arm: str) -> Iterator[Arm]:
     """What there is of an arm."""
     for seed in seeds:
-        given = _given(path, [*fixed, f"seed={seed}"], arm)
+        given = given_by(path, [*fixed, f"seed={seed}"], arm)
         folder = RunFolder(given.folder)
         if folder.report_json.exists():
             sets = read_json(folder.report_json, "")["sets"][DISTANCE]["models"]
             scores = read_rows(folder.scores / f"{METRIC}.jsonl")
-            yield Arm(seed, _forwards(given), scores, [sets[model]["value"] for model in MODELS])
+            yield Arm(seed, forwards_of(given), scores, [sets[model]["value"] for model in MODELS])
 
 
 def row(arm: str, found: Sequence[Arm]) -> str:
@@ -125,15 +125,18 @@ def _is_of(row: Row, model: str) -> bool:
     return row["model"] == model and not row["control"]
 
 
-def _forwards(given: Recipe) -> tuple[int, int]:
+def forwards_of(given: Recipe) -> tuple[int, int]:
     """Of sampling, and of training with its backwards."""
     work = count_work(given, components.backbone_of(given.model).load(given.model), NO_FLOPS)
-    return work.sample_forwards, work.frozen_forwards + (1 + BACKWARD) * work.policy_forwards
+    pretrained = (1 + BACKWARD) * work.pretrain_forwards
+    trained = work.survey_forwards + work.frozen_forwards + (1 + BACKWARD) * work.policy_forwards
+    return work.sample_forwards, pretrained + trained
 
 
-def _given(path: Path, fixed: Sequence[str], arm: str) -> Recipe:
+def given_by(path: Path, fixed: Sequence[str], arm: str, mark: str = "") -> Recipe:
+    """The recipe of an arm; the seed is the last of those that are given, and a mark tells its run from others."""
     seed = next(each.partition("=")[2] for each in fixed[::-1] if each.startswith("seed="))
-    return recipe.load(path, [*fixed, *arm.split(), f"name=arm-{_digest(arm)}-{seed}"])
+    return recipe.load(path, [*fixed, *arm.split(), f"name=arm-{_digest(arm + mark)}-{seed}"])
 
 
 def _digest(text: str) -> str:

@@ -5,12 +5,19 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from ddspo.downloads import Download
 from ddspo.files import write_rows
+from ddspo.maths.pair import Pair
+from ddspo.pairs.shards import Origin
+from ddspo.pairs.store import PairStore
+from ddspo.pairs.writer import PairWriter, begin, finish
 from ddspo.rows import read_rows
 
 ROOT = Path(__file__).parents[1]
@@ -111,6 +118,81 @@ def test_arms_share_pairs_and_the_bases_images(
     monkeypatch.setattr(benchmark.Workflow, "start", lambda given: pytest.fail("it is finished"))
     benchmark.main()
     assert capsys.readouterr().out.splitlines()[-2:] == told
+
+
+TINY = (
+    "sample.pairs=4 sample.steps=1 sample.batch=4 train.steps=1 train.batch=4 train.device_batch=4 "
+    "evaluate.images=2 evaluate.steps=1 evaluate.prompts={0}/held-out.jsonl evaluate.references={0}/few.parquet"
+)
+
+
+@pytest.mark.parametrize("benchmark", ["evidence"], indirect=True)
+def test_methods_are_tuned_and_then_compared(
+    benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each with its learning rate, on one seed and then on another, and the second method against the first.
+
+    A pair takes 3 + 3 x 2 = 9 forwards with a training-free target and 8 without: 36 and 32 for 4 of them.
+    """
+    held_out = [row for row in read_rows(ROOT / "src/ddspo/scenes/data/evaluation.jsonl") if row["tag"] == "counting"]
+    write_rows(tmp_path / "held-out.jsonl", held_out[:2])
+    references = pq.read_table(ROOT / "src/ddspo/scenes/data/references.parquet")
+    pq.write_table(references.slice(0, 8), tmp_path / "few.parquet")
+    few = {name: benchmark.METHODS[name] for name in benchmark.RIVALS}
+    for name, value in {"METHODS": few, "RATES": ("1e-3",), "TUNED": (11,), "FRESH": (21,)}.items():
+        monkeypatch.setattr(benchmark, name, value)
+    monkeypatch.setattr(benchmark, "BUDGET", TINY.format(tmp_path))
+    argv = ["evidence.py", "tune", "methods", "--out", str(tmp_path / "runs")]
+    monkeypatch.setattr(sys, "argv", argv)
+    benchmark.main()
+    told = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith(("| TF", "| Diff"))]
+    assert [line[0] for line in told] == ["| TF-CPP", "| Diffusion-DPO"] * 2
+    assert [line[4] for line in told] == ["36", "32"] * 2
+    gains = [float(line[5]) for line in told[2:]]
+    assert told[2][-1].startswith(f"{gains[0] - gains[1]:+.3f} (")
+    monkeypatch.setattr(sys, "argv", [*argv, "--budget"])
+    benchmark.main()
+    assert capsys.readouterr().out == "tune: 0 runs missing, 0 s\nmethods: 0 runs missing, 0 s\n"
+
+
+@pytest.mark.parametrize("benchmark", ["evidence"], indirect=True)
+def test_the_rate_of_the_largest_gain_is_chosen(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On seed 11 alone, where 4e-4 is not finished on seed 12: .1, .3 and .2. With both, 1e-4 would have .5."""
+    gains = {("1e-4", 11): 0.1, ("2e-4", 11): 0.3, ("4e-4", 11): 0.2, ("1e-4", 12): 0.9, ("2e-4", 12): 0.1}
+
+    def rate(case: Any) -> str:
+        return case.arm.rpartition("=")[2]
+
+    def founds(study: Any, case: Any) -> list[Any]:
+        of_each = [gains[rate(case), seed] for seed in study.seeds]
+        return [benchmark.Gain(0, {"a": np.array([each])}, (), ()) for each in of_each]
+
+    monkeypatch.setattr(benchmark, "founds", founds)
+    monkeypatch.setattr(benchmark, "_done", lambda _, case, seed: (rate(case), seed) in gains)
+    tune = benchmark.Study(Path(), [], (11, 12), [])
+    assert benchmark.chosen(tune, "KTO") == benchmark.arm_of("KTO", "2e-4")
+
+
+@pytest.mark.parametrize("benchmark", ["evidence"], indirect=True)
+def test_a_share_of_pairs_is_exchanged(benchmark: ModuleType, tmp_path: Path) -> None:
+    """The same ones whenever they are read, and no others; nothing stays changed."""
+    begin(tmp_path)
+    writer, rows = PairWriter(tmp_path, Origin({"model": "m"}, (1, 2, 2))), list(range(16))
+    names = [{"id": f"{row}", "prompt": "a"} for row in rows]
+    writer.add(0, 0, names, Pair(torch.randn(16, 1, 2, 2), torch.randn(16, 1, 2, 2)))
+    writer.close(0, 1)
+    finish(tmp_path, 1)
+    store = PairStore.open(tmp_path)
+    before = store.take(rows).latents
+    with benchmark.exchanged(0.5, seed=3):
+        once, again = store.take(rows).latents, store.take(rows[::-1]).latents
+    changed = (once.win != before.win).flatten(1).any(1)
+    assert 0 < changed.sum() < len(rows)
+    assert torch.equal(once.win[changed], before.lose[changed])
+    assert torch.equal(once.lose[changed], before.win[changed])
+    assert torch.equal(once.lose[~changed], before.lose[~changed])
+    assert torch.equal(again.win.flip(0), once.win)
+    assert torch.equal(store.take(rows).latents.win, before.win)
 
 
 @pytest.mark.parametrize("benchmark", ["memory"], indirect=True)

@@ -6,7 +6,7 @@ from math import erf, sqrt
 import numpy as np
 import pytest
 
-from ddspo.maths.statistics import paired_bootstrap, wilson_interval
+from ddspo.maths.statistics import nested_bootstrap, paired_bootstrap, wilson_interval
 
 
 def test_constant_differences_leave_no_doubt() -> None:
@@ -107,3 +107,34 @@ def test_many_prompts_take_little_memory_and_draw_what_all_at_once_would() -> No
     assert peak < 2.5e6
     means = values[np.random.default_rng(1).integers(4000, size=(200, 4000))].mean(axis=1)
     assert interval == pytest.approx(np.quantile(means, [0.025, 0.975]), rel=1e-12)
+
+
+def test_runs_are_drawn_too() -> None:
+    """Two runs of +.1 and -.1 without any doubt of their own: the mean of two drawn is -.1, 0 or .1.
+
+    With probabilities 1/4, 1/2 and 1/4, so that the interval is from end to end, and a narrower one of 40 % is (0, 0).
+    """
+    runs = [{"a": np.full(5, 0.1), "b": np.full(3, 0.1)}, {"a": np.full(5, -0.1), "b": np.full(3, -0.1)}]
+    assert nested_bootstrap(runs) == pytest.approx((-0.1, 0.1))
+    assert nested_bootstrap(runs, level=0.4) == pytest.approx((0, 0))
+
+
+def test_prompts_are_drawn_anew_in_every_run_that_is_drawn() -> None:
+    """Four equal runs of two prompts, 0 and 1: a mean of 8 draws, of standard deviation 1 / (2 sqrt 8) = .177.
+
+    Were the prompts of a run that is drawn twice the same both times, it would be larger: a run is drawn k times of 4
+    with E k^2 = 1 + 3/4, so that the variance would be 7/4 of it. 95 % of the sample means are within about .35.
+    """
+    low, high = nested_bootstrap([{"a": np.array([0.0, 1.0])}] * 4, samples=40_000)
+    assert (low, high) == pytest.approx((0.5 - 3 / 8, 0.5 + 3 / 8), abs=0.01)
+
+
+def test_one_run_is_a_paired_bootstrap() -> None:
+    values = {"a": np.random.default_rng(0).normal(0.2, 1, 60), "b": np.random.default_rng(1).normal(0, 1, 40)}
+    assert nested_bootstrap([values]) == pytest.approx(paired_bootstrap(values), abs=0.01)
+
+
+@pytest.mark.parametrize("runs", [[], [{}], [{"a": np.array([1.0])}, {"a": np.array([])}]])
+def test_runs_without_prompts_are_an_error(runs: list[dict[str, np.ndarray]]) -> None:
+    with pytest.raises(ValueError, match="at least one run"):
+        nested_bootstrap(runs)

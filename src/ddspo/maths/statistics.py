@@ -53,6 +53,36 @@ def paired_bootstrap(
     return float(low), float(high)
 
 
+def nested_bootstrap(
+    seeds: Sequence[Mapping[str, NDArray[np.float64]]], samples: int = 10_000, seed: int = 0, level: float = 0.95
+) -> tuple[float, float]:
+    """Percentile interval of a mean over runs, each of which has an overall difference over its own prompts.
+
+    In each sample runs are drawn with replacement, and prompts within the tags of every drawn run: the interval holds
+    for other seeds and for other prompts. Of one run it is that of `paired_bootstrap`.
+
+    Args:
+        seeds: Of each run, for each tag, the difference of each prompt, [prompts].
+        samples: Bootstrap samples.
+        seed: Of the draws.
+        level: Share of the samples inside the interval.
+
+    Raises:
+        ValueError: There is no run, or one without tags or with an empty one.
+    """
+    if not seeds or not all(run and all(len(values) for values in run.values()) for run in seeds):
+        raise ValueError("a bootstrap needs at least one run, with a prompt in every tag")
+    rng = np.random.default_rng(seed)
+    # Where a run is drawn twice, its prompts are drawn twice: as many independent means as there are places.
+    drawn = rng.integers(len(seeds), size=(samples, len(seeds)))
+    means = np.empty(drawn.shape)
+    for place in range(len(seeds)):
+        every = np.stack([np.mean([_resampled_means(v, samples, rng) for v in run.values()], axis=0) for run in seeds])
+        means[:, place] = every[drawn[:, place], np.arange(samples)]
+    low, high = np.quantile(means.mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
 def wilson_interval(rate: float, count: int, level: float = 0.95) -> tuple[float, float]:
     """Score interval of a win rate: the pi that |rate - pi| <= z sqrt(pi (1 - pi) / count) does not refute.
 

@@ -1,0 +1,254 @@
+"""What would convince a reviewer: objectives tuned alike, then compared on seeds that nothing was chosen by.
+
+    python benchmarks/evidence.py tune methods supervision labels batches longer --out runs/evidence
+    python benchmarks/evidence.py tune methods --table    # prints what is finished, and runs nothing
+    python benchmarks/evidence.py methods --budget        # prints what is missing, and the seconds that it will take
+
+Every run makes its pairs, or takes those that a run before made with the same settings, trains, draws some prompts at
+one guidance scale, and judges. `tune` tries every method with the same learning rates, on the validation prompts of
+seeds 11 and 12; the others take each method's best, and held-out prompts of fresh seeds. What is finished is kept when
+it is run again, and `--part 0/2` and `--part 1/2` share the seeds between two processes.
+
+A gain is the mean over seeds of aligned less base, each of the same noise; its interval is from a bootstrap that draws
+seeds, and prompts within them.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, median
+from typing import NamedTuple
+from unittest.mock import patch
+
+import torch
+from cheap_pairs import forwards_of, given_by, run
+from gains import Gain, gain_of, less, summary
+
+from ddspo import randomness
+from ddspo.files import write_json
+from ddspo.maths.pair import Pair
+from ddspo.pairs.data import PairData
+from ddspo.pairs.store import PairStore
+from ddspo.recipe import Recipe
+from ddspo.rows import read_json
+from ddspo.run_folder import RunFolder
+
+RATES = ("1e-4", "2e-4", "4e-4")
+"""Learning rates that every method is tried with."""
+TUNED, FRESH = (11, 12), (21, 22, 23, 24, 25)
+BUDGET = "sample.pairs=512 train.steps=30 train.batch=32"
+"""Pairs, updates and pairs an update of every run, unless a study says other ones."""
+NOISE = "policy_pair=forward_noise"
+PRETRAIN = "pretrain.train.steps=100 pretrain.train.batch=32 pretrain.train.device_batch=32 pretrain.train.lr=5e-4"
+METHODS = {
+    "TF-CPP": "policy_pair=training_free",
+    "DD-CPP": f"policy_pair=data_driven {PRETRAIN} pretrain.adaptation.lora.rank=16",
+    "Diffusion-DPO": NOISE,
+    "DMPO": f"{NOISE} objective=dmpo objective.dmpo.beta=1000",
+    "Linear-DPO": f"{NOISE} objective=linear objective.linear.beta=1000",
+    "KTO": f"{NOISE} objective=kto objective.kto.beta=1000",
+    "SFT": f"{NOISE} objective=sft",
+}
+VALIDATION = ("evaluate.prompts=package://ddspo.scenes/data/validation.jsonl", "evaluate.validation=null")
+METRICS = "{geneval: {detector: scenes}}, {confident: {detector: scenes}}, {latent_distance: {model: MODEL}}"
+RIVALS = ("TF-CPP", "Diffusion-DPO")
+COUNTS = (16, 64, 256, 1024)
+BATCHES = (8, 16, 64)
+SEEN = 960
+"""Pairs that the updates of a run see in all."""
+TIME = "seconds.json"
+
+
+class Case(NamedTuple):
+    """A row of a table.
+
+    Attributes:
+        what: In what it differs from the method's usual run, in words.
+        arm: Overrides of the recipe.
+        wrong: Share of pairs whose winner and loser are exchanged.
+    """
+
+    method: str
+    what: str
+    arm: str
+    wrong: float = 0.0
+
+
+class Study(NamedTuple):
+    """A table's rows, and what is the same in all of their runs."""
+
+    recipe: Path
+    fixed: list[str]
+    seeds: Sequence[int]
+    cases: list[Case]
+
+
+def main() -> None:
+    """Run what is missing of some studies, or print what there is."""
+    options = _options()
+    part, parts = map(int, options.part.split("/"))
+    for name in options.studies:
+        study = study_of(name, options)
+        missing = [(case, seed) for seed in study.seeds for case in study.cases if not _done(study, case, seed)]
+        if options.budget:
+            spent = [_seconds(study, case, seed) for case in study.cases for seed in study.seeds]
+            one = median([each for each in spent if each] or [60])
+            print(f"{name}: {len(missing)} runs missing, {len(missing) * one:.0f} s")
+            continue
+        for case, seed in missing if not options.table else ():
+            if study.seeds.index(seed) % parts == part:
+                _run(study, case, seed)
+        print(f"\n## {name}\n\n| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|")
+        for case in study.cases:
+            if founds(study, case):
+                print(row(study, case), flush=True)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("studies", nargs="+", choices=["tune", *STUDIES])
+    parser.add_argument("--recipe", type=Path, default=Path("recipes/scenes.yaml"))
+    parser.add_argument("--out", default="runs/evidence")
+    parser.add_argument("--scale", type=float, default=3.0, help="guidance, of base and aligned alike")
+    parser.add_argument("--images", type=int, default=2, help="of each prompt")
+    parser.add_argument("--seeds", nargs="+", type=int)
+    parser.add_argument("--part", default="0/1", help="of the seeds, for one of several processes")
+    parser.add_argument("--table", action="store_true", help="print what is finished, and run nothing")
+    parser.add_argument("--budget", action="store_true", help="print what is missing, and run nothing")
+    return parser.parse_args()
+
+
+def study_of(name: str, options: argparse.Namespace) -> Study:
+    """A study by name; all but `tune` need what that found."""
+    tunes, path = name == "tune", options.recipe
+    model = given_by(path, ["seed=0"], "").model.path
+    out = Path(options.out) / ("tune" if tunes else "fresh")
+    fixed = [
+        f"out={out}",
+        "validation.every=0",
+        "validation.final=0",
+        "trackers=[]",
+        f"evaluate.images={options.images}",
+    ]
+    fixed += [f"evaluate.metrics=[{METRICS.replace('MODEL', model)}]", f"evaluate.scales=[{options.scale:g}]"]
+    if tunes:
+        cases = [Case(method, "", arm_of(method, rate)) for method in METHODS for rate in RATES]
+        return Study(path, [*fixed, *VALIDATION], options.seeds or TUNED, cases)
+    tune = study_of("tune", argparse.Namespace(**vars(options) | {"seeds": None}))
+    best = {method: chosen(tune, method) for method in METHODS}
+    return Study(path, fixed, options.seeds or FRESH, STUDIES[name](best))
+
+
+def arm_of(method: str, rate: str) -> str:
+    """Overrides of a method with a learning rate."""
+    return f"{BUDGET} {METHODS[method]} train.lr={rate}"
+
+
+def chosen(tune: Study, method: str) -> str:
+    """A method's overrides with the learning rate of the largest mean gain, over the seeds that all rates have."""
+    cases = [Case(method, "", arm_of(method, rate)) for rate in RATES]
+    seeds = [seed for seed in tune.seeds if all(_done(tune, case, seed) for case in cases)]
+    tune = tune._replace(seeds=seeds)
+    return max(cases, key=lambda case: mean(each.mean for each in founds(tune, case))).arm if seeds else ""
+
+
+def methods(best: dict[str, str]) -> list[Case]:
+    """Each with its own learning rate."""
+    return [Case(name, "", arm) for name, arm in best.items() if arm]
+
+
+def supervision(best: dict[str, str]) -> list[Case]:
+    """Fewer and more pairs."""
+    return [Case(name, f"{n} pairs", f"{best[name]} sample.pairs={n}") for name in RIVALS for n in COUNTS]
+
+
+def labels(best: dict[str, str]) -> list[Case]:
+    """Winners and losers exchanged."""
+    wrong, names = {"a third wrong": 1 / 3, "half wrong": 0.5}, (*RIVALS, "DMPO")
+    return [Case(name, which, best[name], share) for name in names for which, share in wrong.items()]
+
+
+def batches(best: dict[str, str]) -> list[Case]:
+    """Smaller and larger ones, of as many pairs in all."""
+    sizes = {n: f"train.batch={n} train.device_batch={min(n, 32)} train.steps={SEEN // n}" for n in BATCHES}
+    return [Case(name, f"{n} an update", f"{best[name]} {sizes[n]}") for name in RIVALS for n in BATCHES]
+
+
+def longer(best: dict[str, str]) -> list[Case]:
+    """More updates."""
+    more = (60, 120, 240)
+    return [Case(name, f"{n} updates", f"{arm} train.steps={n}") for name, arm in best.items() if arm for n in more]
+
+
+STUDIES: dict[str, Callable[[dict[str, str]], list[Case]]] = {
+    each.__name__: each for each in (methods, supervision, labels, batches, longer)
+}
+COLUMNS = (
+    *("run", "rate", "seeds", "sampling", "training", "gain", "95 % interval", "by seed", "distance", "readable"),
+    f"less {RIVALS[1]}",
+)
+
+
+def row(study: Study, case: Case) -> str:
+    """The table's row of a case, some of whose runs are finished."""
+    found = founds(study, case)
+    forwards = [f"{count:,}" for count in forwards_of(_given(study, case, found[0].seed))]
+    rate = case.arm.rpartition(" train.lr=")[2].partition(" ")[0]
+    same = [each for each in study.cases if (each.method, each.what) == (RIVALS[1], case.what)]
+    rival = founds(study, same[0]) if len(same) == 1 and case.method != RIVALS[1] else []
+    label = f"{case.method}, {case.what}" if case.what else case.method
+    return f"| {' | '.join([label, rate, str(len(found)), *forwards, *summary(found), less(found, rival)])} |"
+
+
+def founds(study: Study, case: Case) -> list[Gain]:
+    """The finished runs of a case."""
+    seeds = [seed for seed in study.seeds if _done(study, case, seed)]
+    return [gain_of(RunFolder(_given(study, case, seed).folder), seed) for seed in seeds]
+
+
+def _run(study: Study, case: Case, seed: int) -> None:
+    began, given = time.monotonic(), _given(study, case, seed)
+    with exchanged(case.wrong, seed):
+        run(study.recipe, [*study.fixed, f"seed={seed}"], case.arm, _mark(case))
+    write_json(given.folder / TIME, {"seconds": time.monotonic() - began})
+
+
+@contextmanager
+def exchanged(share: float, seed: int) -> Iterator[None]:
+    """Inside, winner and loser of a fixed share of the pairs are exchanged as they are read."""
+    take = PairStore.take
+
+    def other(self: PairStore, rows: Sequence[int]) -> PairData:
+        found = take(self, rows)
+        draw = randomness.uniform([randomness.stable_seed(seed, name, "wrong label") for name in found.ids])
+        wrong = (draw < share).view(-1, 1, 1, 1)
+        win, lose = found.latents
+        return replace(found, latents=Pair(torch.where(wrong, lose, win), torch.where(wrong, win, lose)))
+
+    with patch.object(PairStore, "take", other) if share else nullcontext():
+        yield
+
+
+def _given(study: Study, case: Case, seed: int) -> Recipe:
+    return given_by(study.recipe, [*study.fixed, f"seed={seed}"], case.arm, _mark(case))
+
+
+def _mark(case: Case) -> str:
+    return f" {case.wrong:.3f} wrong" if case.wrong else ""
+
+
+def _done(study: Study, case: Case, seed: int) -> bool:
+    return _seconds(study, case, seed) is not None
+
+
+def _seconds(study: Study, case: Case, seed: int) -> float | None:
+    """Of a run that is finished."""
+    path = _given(study, case, seed).folder / TIME
+    return read_json(path, "")["seconds"] if path.exists() else None
+
+
+if __name__ == "__main__":
+    main()
