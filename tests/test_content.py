@@ -87,6 +87,6 @@ def test_another_value_of_an_option_is_refused(override: str, stage: str, recipe
 
 
 def test_each_group_of_a_recipe_is_read_by_a_stage_or_changes_no_result() -> None:
-    free = {"out", "trackers", "validation"}
+    free = {"force", "out", "trackers", "validation"}
     read = {key for keys in READ.values() for key in keys}
     assert {field.name for field in fields(Recipe)} - read == free

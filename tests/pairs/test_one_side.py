@@ -146,6 +146,14 @@ def test_rounds_of_one_side(recipe: Path) -> None:
     assert PairStore.open(found.round(1)).sides == ("win",)
 
 
+def test_rounds_of_generating_noise(recipe: Path) -> None:
+    """Pairs by the policy keep the seeds of their own."""
+    found = run(recipe, "run", "draw.noise=generating", "on_policy.every=1")
+    seeds = [PairStore.open(folder).take(range(4)).marks.seeds for folder in (found.pairs, found.round(1))]
+    assert all(each is not None and torch.equal(each.win, each.lose) for each in seeds)
+    assert len(read_rows(found.log)) == 2
+
+
 def test_a_damaged_shard_of_one_side_is_made_again(recipe: Path) -> None:
     found = run(recipe, "run", "draw.latents=winner")
     shard = found.pairs / "000000.parquet"
