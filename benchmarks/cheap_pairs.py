@@ -79,8 +79,10 @@ def run(path: Path, fixed: Sequence[str], arm: str, mark: str = "") -> None:
     if folder.report_json.exists():
         return
     if "sample" in given.stages:
-        key = (given.seed, given.model, given.prompts, given.degradation, given.sample, given.sample.states)
-        made = repr((*key, given.sides))
+        how = given.sample
+        made = repr(
+            (given.seed, given.model, given.prompts, given.degradation, how, how.states, how.pairs, given.sides)
+        )
         pairs = Workflow.start(recipe.load(path, [*fixed, *arm.split(), f"name=pairs-{_digest(made)}"]))
         pairs.run(("degrade", "sample"))
         share(pairs.folder, folder)
