@@ -31,6 +31,11 @@ def benchmark(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -
     return importlib.import_module(request.param)
 
 
+@pytest.mark.parametrize("benchmark", ["forwards"], indirect=True)
+def test_what_objectives_cost_is_what_the_page_says(benchmark: ModuleType) -> None:
+    assert benchmark.table() in (ROOT / "docs/objectives.md").read_text()
+
+
 @pytest.mark.parametrize("benchmark", ["gpu_step"], indirect=True)
 def test_a_step_of_a_model_with_random_weights(
     benchmark: ModuleType, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
