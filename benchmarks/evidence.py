@@ -28,12 +28,13 @@ from cheap_pairs import forwards_of, given_by, run
 from gains import Gain, gain_of, less, summary
 
 from ddspo import randomness
-from ddspo.files import write_json
+from ddspo.files import write_json, write_rows
 from ddspo.maths.pair import Pair
 from ddspo.pairs.data import PairData
 from ddspo.pairs.store import PairStore
+from ddspo.prompts.files import find
 from ddspo.recipe import Recipe
-from ddspo.rows import read_json
+from ddspo.rows import read_json, read_rows
 from ddspo.run_folder import RunFolder
 
 RATES = ("1e-4", "2e-4", "4e-4")
@@ -212,7 +213,7 @@ def founds(study: Study, case: Case) -> list[Gain]:
 def _run(study: Study, case: Case, seed: int) -> None:
     began, given = time.monotonic(), _given(study, case, seed)
     with exchanged(case.wrong, seed):
-        run(study.recipe, [*study.fixed, f"seed={seed}"], case.arm, _mark(case))
+        run(study.recipe, _fixed(study, seed), case.arm, _mark(case))
     write_json(given.folder / TIME, {"seconds": time.monotonic() - began})
 
 
@@ -233,7 +234,23 @@ def exchanged(share: float, seed: int) -> Iterator[None]:
 
 
 def _given(study: Study, case: Case, seed: int) -> Recipe:
-    return given_by(study.recipe, [*study.fixed, f"seed={seed}"], case.arm, _mark(case))
+    return given_by(study.recipe, _fixed(study, seed), case.arm, _mark(case))
+
+
+def _fixed(study: Study, seed: int) -> list[str]:
+    fixed = [*study.fixed, f"seed={seed}"]
+    given = given_by(study.recipe, fixed, "")
+    return [*fixed, f"prompts={mixed(given.prompts.path, seed, given.folder.parent)}"]
+
+
+def mixed(path: str, seed: int, out: Path) -> Path:
+    """A file of the same prompts in an order of the seed's own: few pairs are of the first ones, of all kinds."""
+    made = out / f"prompts-{seed}.jsonl"
+    if not made.exists():
+        (found,) = find(path, "prompts")
+        rows = read_rows(Path(found))
+        write_rows(made, sorted(rows, key=lambda row: randomness.stable_seed(seed, row["id"], "order")))
+    return made
 
 
 def _mark(case: Case) -> str:

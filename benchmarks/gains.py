@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import pairwise
 from statistics import mean
 from typing import NamedTuple
 
@@ -48,7 +49,7 @@ def summary(found: Sequence[Gain]) -> list[str]:
     sides = [([each.distance for each in found], 2), ([each.readable for each in found], 3)]
     means = [" → ".join(f"{mean(one):.{digits}f}" for one in zip(*side, strict=True)) for side, digits in sides]
     by_seed = " ".join(f"{each.mean:+.3f}" for each in found)
-    return [f"{mean(each.mean for each in found):+.3f}", _interval([each.by_tag for each in found]), by_seed, *means]
+    return [f"{mean(each.mean for each in found):+.3f}", interval([each.by_tag for each in found]), by_seed, *means]
 
 
 def less(found: Sequence[Gain], rival: Sequence[Gain]) -> str:
@@ -59,10 +60,27 @@ def less(found: Sequence[Gain], rival: Sequence[Gain]) -> str:
     if not differences:
         return ""
     means = [float(np.mean([values.mean() for values in each.values()])) for each in differences]
-    return f"{mean(means):+.3f} ({_interval(differences)})"
+    return f"{mean(means):+.3f} ({interval(differences)})"
 
 
-def _interval(seeds: Sequence[dict[str, NDArray[np.float64]]]) -> str:
+def at_distance(found: Sequence[Gain], mark: float) -> dict[str, NDArray[np.float64]] | None:
+    """Gains of prompts by tag at a distance of the base's times a mark, from runs of one seed; None: none is so far.
+
+    Runs and base, sorted by distance, are points; between the two about d* = mark x base every prompt's gain is
+    g_a + (d* - d_a) / (d_b - d_a) (g_b - g_a). The base has distance 1 and gains 0.
+    """
+    base = {tag: np.zeros_like(values) for tag, values in found[0].by_tag.items()}
+    points = [(1.0, base), *((each.distance[1] / each.distance[0], each.by_tag) for each in found)]
+    points.sort(key=lambda point: point[0])
+    for (near, less_far), (far, farther) in pairwise(points):
+        if near <= mark <= far and near < far:
+            share = (mark - near) / (far - near)
+            return {tag: values + share * (farther[tag] - values) for tag, values in less_far.items()}
+    return None
+
+
+def interval(seeds: Sequence[dict[str, NDArray[np.float64]]]) -> str:
+    """Of the mean over seeds, which are drawn, and prompts within them."""
     low, high = nested_bootstrap(seeds)
     return f"{low:+.3f} … {high:+.3f}"
 

@@ -1,5 +1,6 @@
 """Benchmarks of large models run at tiny size here, and what they wrote into the recipes is still what they count."""
 
+import argparse
 import importlib
 import re
 import sys
@@ -160,6 +161,47 @@ def test_methods_are_tuned_and_then_compared(
     assert capsys.readouterr().out == "tune: 0 runs missing, 0 s\nmethods: 0 runs missing, 0 s\n"
 
 
+def _gains(benchmark: ModuleType, *runs: tuple[float, list[float]]) -> list[Any]:
+    """Of one seed, from distances over a base's of 2 and gains of prompts."""
+    return [benchmark.Gain(11, {"a": np.array(values)}, (2.0, 2 * ratio), ()) for ratio, values in runs]
+
+
+@pytest.mark.parametrize("benchmark", ["gains"], indirect=True)
+def test_a_gain_at_a_distance_lies_between_the_two_nearest_runs(benchmark: ModuleType) -> None:
+    """Runs at 1.1 and 1.3 of the base's distance, given in the other order.
+
+    At 1.05 half of the first one's gains, as the base has none at 1; at 1.2 the mean of both; no run is at 1.4, nor is
+    a lone run that came nearer than the base of use beyond it.
+    """
+    runs = _gains(benchmark, (1.3, [0.2, 0.2]), (1.1, [0.1, 0.3]))
+    for mark, gains in ((1.05, [0.05, 0.15]), (1.1, [0.1, 0.3]), (1.2, [0.15, 0.25]), (1.3, [0.2, 0.2])):
+        assert benchmark.at_distance(runs, mark)["a"] == pytest.approx(gains)
+    assert benchmark.at_distance(runs, 1.4) is None
+    nearer = _gains(benchmark, (0.9, [0.1]))
+    assert benchmark.at_distance(nearer, 1.05) is None
+    assert benchmark.at_distance(nearer, 0.95)["a"] == pytest.approx([0.05])
+
+
+@pytest.mark.parametrize("benchmark", ["fidelity"], indirect=True)
+def test_gains_at_equal_distance_are_those_of_the_seeds_that_reach_it(
+    benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two rates of a method on two seeds: at 1.05 both have half of .2 and of .4; only the second reaches 1.2."""
+    rates = [importlib.import_module("evidence").Case("KTO", "", rate) for rate in ("1e-4", "2e-4")]
+    of = {"1e-4": [(1.1, [0.2]), (1.1, [0.4])], "2e-4": [(1.15, [0.2]), (1.3, [0.8])]}
+
+    def founds(_: Any, case: Any) -> list[Any]:
+        seeds = zip((11, 12), of[case.arm], strict=True)
+        return [each._replace(seed=seed) for seed, run in seeds for each in _gains(benchmark, run)]
+
+    monkeypatch.setattr(benchmark, "founds", founds)
+    monkeypatch.setattr(benchmark, "study_of", lambda *_: argparse.Namespace(cases=rates))
+    monkeypatch.setattr(sys, "argv", ["fidelity.py", "--marks", "1.05", "1.2", "1.4"])
+    benchmark.main()
+    row = capsys.readouterr().out.splitlines()[-1]
+    assert row == "| KTO | +0.150 (+0.100 … +0.200), 2 | +0.600 (+0.600 … +0.600), 1 |  |"
+
+
 @pytest.mark.parametrize("benchmark", ["evidence"], indirect=True)
 def test_the_rate_of_the_largest_gain_is_chosen(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """On seed 11 alone, where 4e-4 is not finished on seed 12: .1, .3 and .2. With both, 1e-4 would have .5."""
@@ -176,6 +218,17 @@ def test_the_rate_of_the_largest_gain_is_chosen(benchmark: ModuleType, monkeypat
     monkeypatch.setattr(benchmark, "_done", lambda _, case, seed: (rate(case), seed) in gains)
     tune = benchmark.Study(Path(), [], (11, 12), [])
     assert benchmark.chosen(tune, "KTO") == benchmark.arm_of("KTO", "2e-4")
+
+
+@pytest.mark.parametrize("benchmark", ["evidence"], indirect=True)
+def test_few_prompts_are_of_all_kinds(benchmark: ModuleType, tmp_path: Path) -> None:
+    """The file is sorted by kind: its first 64 rows are of two. Mixed they are nearly all, in another order a seed."""
+    path = ROOT / "src/ddspo/scenes/data/alignment.jsonl"
+    mixed = [read_rows(benchmark.mixed(str(path), seed, tmp_path)) for seed in (1, 2, 1)]
+    assert len({row["tag"] for row in read_rows(path)[:64]}) == 2
+    assert [len({row["tag"] for row in rows[:64]}) >= 5 for rows in mixed] == [True] * 3
+    assert mixed[0] == mixed[2] != mixed[1]
+    assert sorted(row["id"] for row in mixed[0]) == sorted(row["id"] for row in read_rows(path))
 
 
 @pytest.mark.parametrize("benchmark", ["evidence"], indirect=True)
