@@ -9,7 +9,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 NAMED = sorted(set(re.findall(r"`([^`\s]+)`", (ROOT / "docs" / "maths.md").read_text(encoding="utf-8"))))
 TESTS = [name for name in NAMED if re.fullmatch(r"\w+/test_\w+\.py(::\w+)?", name)]
-OBJECTS = [name for name in NAMED if re.fullmatch(r"(maths|objectives|policy_pairs|training|adaptations)(\.\w+)+", name)]
+ROOMS = "maths|objectives|policy_pairs|training|adaptations"
+OBJECTS = [name for name in NAMED if re.fullmatch(rf"({ROOMS})(\.\w+)+", name)]
 
 
 @pytest.mark.parametrize("name", TESTS)

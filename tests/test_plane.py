@@ -112,9 +112,10 @@ def test_every_method_makes_sense(name: str) -> None:
 
 
 def test_the_claim(tmp_path: Path) -> None:
-    """Over ten seeds TF-CPP has an accuracy of .79 to .84, with half of the labels wrong .74 to .83; Diffusion-DPO .76 to .83.
+    """TF-CPP has an accuracy of .79 to .84 over ten seeds, with half of the labels wrong .74 to .83.
 
-    With half of the labels wrong Diffusion-DPO's expected gradient is zero, and it stays at the reference's .64.
+    Diffusion-DPO has .76 to .83. With half of the labels wrong its expected gradient is zero, and it stays at the
+    reference's .64.
     """
     script, out = ROOT / "examples" / "plane.py", tmp_path / "new" / "plane.png"
     arguments = [sys.executable, str(script), "--quick", str(out)]
