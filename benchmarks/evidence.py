@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import mean, median
 from typing import NamedTuple
@@ -28,6 +29,7 @@ from cheap_pairs import forwards_of, given_by, run
 from gains import Gain, gain_of, less, summary
 
 from ddspo import randomness
+from ddspo.errors import InputError
 from ddspo.files import write_json, write_rows
 from ddspo.maths.pair import Pair
 from ddspo.pairs.data import PairData
@@ -61,6 +63,10 @@ BATCHES = (8, 16, 64)
 SEEN = 960
 """Pairs that the updates of a run see in all."""
 TIME = "seconds.json"
+
+
+Best = Callable[..., str]
+"""The best overrides of a method, and of its runs with further overrides."""
 
 
 class Case(NamedTuple):
@@ -137,54 +143,62 @@ def study_of(name: str, options: argparse.Namespace) -> Study:
     fixed += [f"evaluate.metrics=[{METRICS.replace('MODEL', model)}]", f"evaluate.scales=[{options.scale:g}]"]
     if tunes:
         cases = [Case(method, "", arm_of(method, rate)) for method in METHODS for rate in RATES]
+        few = [(method, few_of(n), n) for method in RIVALS for n in COUNTS[:-1]]
+        cases += [Case(method, f"{n} pairs", arm_of(method, rate, more)) for method, more, n in few for rate in RATES]
         return Study(path, [*fixed, *VALIDATION], options.seeds or TUNED, cases)
     tune = study_of("tune", argparse.Namespace(**vars(options) | {"seeds": None}))
-    best = {method: chosen(tune, method) for method in METHODS}
-    return Study(path, fixed, options.seeds or FRESH, STUDIES[name](best))
+    return Study(path, fixed, options.seeds or FRESH, STUDIES[name](partial(chosen, tune)))
 
 
-def arm_of(method: str, rate: str) -> str:
+def arm_of(method: str, rate: str, more: str = "") -> str:
     """Overrides of a method with a learning rate."""
-    return f"{BUDGET} {METHODS[method]} train.lr={rate}"
+    return f"{BUDGET} {METHODS[method]} train.lr={rate}{more}"
 
 
-def chosen(tune: Study, method: str) -> str:
+def few_of(pairs: int) -> str:
+    """Overrides of a number of pairs; that of most is tuned as the usual one is."""
+    return f" sample.pairs={pairs}" if pairs < COUNTS[-1] else ""
+
+
+def chosen(tune: Study, method: str, more: str = "") -> str:
     """A method's overrides with the learning rate of the largest mean gain, over the seeds that all rates have."""
-    cases = [Case(method, "", arm_of(method, rate)) for rate in RATES]
+    cases = [Case(method, "", arm_of(method, rate, more)) for rate in RATES]
     seeds = [seed for seed in tune.seeds if all(_done(tune, case, seed) for case in cases)]
     tune = tune._replace(seeds=seeds)
-    return max(cases, key=lambda case: mean(each.mean for each in founds(tune, case))).arm if seeds else ""
+    if not seeds:
+        raise InputError(f"{method}{more}: not tuned yet: run `tune` first")
+    return max(cases, key=lambda case: mean(each.mean for each in founds(tune, case))).arm
 
 
-def methods(best: dict[str, str]) -> list[Case]:
+def methods(best: Best) -> list[Case]:
     """Each with its own learning rate."""
-    return [Case(name, "", arm) for name, arm in best.items() if arm]
+    return [Case(name, "", best(name)) for name in METHODS]
 
 
-def supervision(best: dict[str, str]) -> list[Case]:
-    """Fewer and more pairs."""
-    return [Case(name, f"{n} pairs", f"{best[name]} sample.pairs={n}") for name in RIVALS for n in COUNTS]
+def supervision(best: Best) -> list[Case]:
+    """Fewer and more pairs, each number with its own learning rate."""
+    every = [(name, n, best(name, few_of(n))) for name in RIVALS for n in COUNTS]
+    return [Case(name, f"{n} pairs", arm if few_of(n) else f"{arm} sample.pairs={n}") for name, n, arm in every]
 
 
-def labels(best: dict[str, str]) -> list[Case]:
+def labels(best: Best) -> list[Case]:
     """Winners and losers exchanged."""
     wrong, names = {"a third wrong": 1 / 3, "half wrong": 0.5}, (*RIVALS, "DMPO")
-    return [Case(name, which, best[name], share) for name in names for which, share in wrong.items()]
+    return [Case(name, which, best(name), share) for name in names for which, share in wrong.items()]
 
 
-def batches(best: dict[str, str]) -> list[Case]:
+def batches(best: Best) -> list[Case]:
     """Smaller and larger ones, of as many pairs in all."""
     sizes = {n: f"train.batch={n} train.device_batch={min(n, 32)} train.steps={SEEN // n}" for n in BATCHES}
-    return [Case(name, f"{n} an update", f"{best[name]} {sizes[n]}") for name in RIVALS for n in BATCHES]
+    return [Case(name, f"{n} an update", f"{best(name)} {sizes[n]}") for name in RIVALS for n in BATCHES]
 
 
-def longer(best: dict[str, str]) -> list[Case]:
+def longer(best: Best) -> list[Case]:
     """More updates."""
-    more = (60, 120, 240)
-    return [Case(name, f"{n} updates", f"{arm} train.steps={n}") for name, arm in best.items() if arm for n in more]
+    return [Case(name, f"{n} updates", f"{best(name)} train.steps={n}") for name in METHODS for n in (60, 120, 240)]
 
 
-STUDIES: dict[str, Callable[[dict[str, str]], list[Case]]] = {
+STUDIES: dict[str, Callable[[Best], list[Case]]] = {
     each.__name__: each for each in (methods, supervision, labels, batches, longer)
 }
 COLUMNS = (

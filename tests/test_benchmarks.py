@@ -145,7 +145,7 @@ def test_methods_are_tuned_and_then_compared(
     references = pq.read_table(ROOT / "src/ddspo/scenes/data/references.parquet")
     pq.write_table(references.slice(0, 8), tmp_path / "few.parquet")
     few = {name: benchmark.METHODS[name] for name in benchmark.RIVALS}
-    for name, value in {"METHODS": few, "RATES": ("1e-3",), "TUNED": (11,), "FRESH": (21,)}.items():
+    for name, value in {"METHODS": few, "RATES": ("1e-3",), "TUNED": (11,), "FRESH": (21,), "COUNTS": (4,)}.items():
         monkeypatch.setattr(benchmark, name, value)
     monkeypatch.setattr(benchmark, "BUDGET", TINY.format(tmp_path))
     argv = ["evidence.py", "tune", "methods", "--out", str(tmp_path / "runs")]
