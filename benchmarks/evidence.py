@@ -56,6 +56,8 @@ METHODS = {
     "SFT": f"{NOISE} objective=sft",
 }
 VALIDATION = ("evaluate.prompts=package://ddspo.scenes/data/validation.jsonl", "evaluate.validation=null")
+SAMPLING = ("sample.steps=15", "sample.guidance=3")
+"""Labelled methods follow the samples themselves, so that these are not the cheapest."""
 METRICS = "{geneval: {detector: scenes}}, {confident: {detector: scenes}}, {latent_distance: {model: MODEL}}"
 RIVALS = ("TF-CPP", "Diffusion-DPO")
 COUNTS = (16, 64, 256, 1024)
@@ -133,13 +135,8 @@ def study_of(name: str, options: argparse.Namespace) -> Study:
     tunes, path = name == "tune", options.recipe
     model = given_by(path, ["seed=0"], "").model.path
     out = Path(options.out) / ("tune" if tunes else "fresh")
-    fixed = [
-        f"out={out}",
-        "validation.every=0",
-        "validation.final=0",
-        "trackers=[]",
-        f"evaluate.images={options.images}",
-    ]
+    fixed = [f"out={out}", "validation.every=0", "validation.final=0", "trackers=[]", *SAMPLING]
+    fixed += [f"evaluate.images={options.images}"]
     fixed += [f"evaluate.metrics=[{METRICS.replace('MODEL', model)}]", f"evaluate.scales=[{options.scale:g}]"]
     if tunes:
         cases = [Case(method, "", arm_of(method, rate)) for method in METHODS for rate in RATES]
