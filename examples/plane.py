@@ -49,6 +49,8 @@ METHODS = {
     "TF-CPP, half swapped": replace(TF, swapped=0.5),
     "DD-CPP, half swapped": replace(DD, swapped=0.5),
     "Diffusion-DPO, half swapped": replace(DPO, swapped=0.5),
+    "TF-CPP, 36 pairs": Method(TrainingFree(), Logistic(1e4), steps=400, pairs=36),
+    "Diffusion-DPO, 36 pairs": Method(ForwardNoise(), Logistic(100), steps=200, pairs=36),
 }
 CLAIM = ("TF-CPP", "Diffusion-DPO", "TF-CPP, half swapped", "Diffusion-DPO, half swapped")
 SHOWN = 2
