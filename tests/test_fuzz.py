@@ -21,6 +21,7 @@ from ddspo.components import KINDS, find, names
 from ddspo.errors import InputError
 from ddspo.files import write_rows
 from ddspo.metrics.base import Measure, Metric
+from ddspo.objectives._modifier import Modifier
 from ddspo.recipe import Recipe, dump, load
 from ddspo.workflow import Workflow
 
@@ -65,6 +66,8 @@ def options(cls: Any, place: str, around: Callable[[Tree], Tree]) -> Iterator[Op
             # Of metrics, an option takes those of single images alone.
             for name in names(kind) if kind is not Metric else filter(judges_single_images, names(kind)):
                 found = find(kind, name)
+                if issubclass(found, Modifier) and here.endswith(".of"):
+                    continue  # a modifier inside a modifier has the same options, without end
 
                 def within(given: Tree, name: str = name, found: Any = found, put: Any = put) -> Tree:
                     return put(Whole({name: needed(found) | given}))
