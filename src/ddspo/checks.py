@@ -32,7 +32,6 @@ from ddspo.rows import Row, some_rows
 from ddspo.stages.degrade import nothing_left, unspaced
 from ddspo.stages.import_pairs import Dataset
 from ddspo.stages.train import Method
-from ddspo.training.drawing import check_drawing
 from ddspo.training.optimisation import Optimisation, check_batch
 
 LOOKED_AT = 10_000
@@ -109,7 +108,7 @@ def _check(given: Recipe, method: Method, processes: int, degraded: Path | None)
     if given.dataset:
         given.dataset.format.check(given.dataset.source)
     with_prompts = given.degradation_used or not given.dataset
-    prompts = _check_prompts(given, degraded) if with_prompts else _Prompts({}, [], [])
+    prompts = _check_prompts(given, method, degraded) if with_prompts else _Prompts({}, [], [])
     items = _check_evaluation(given) if given.evaluate else {}
     others = given.evaluate.models if given.evaluate else {}
     contestants = {name: contestant(name, place, given.model, items["evaluation"]) for name, place in others.items()}
@@ -223,8 +222,7 @@ def _check_training(given: Recipe, method: Method, processes: int) -> None:
     marks = {"scores": given.has_scores, "labels": given.has_labels, "seeds": given.has_seeds}
     method.check(given.train, degraded=given.has_degraded, states=given.states > 0, sides=given.sides, **marks)
     if given.dataset and not given.degradation_used:  # its prompts are not looked at before
-        contrasts = given.objective.needs.lose and not given.has_labels
-        check_drawing(given.draw, given.policy_pair, "ab", contrasts=contrasts)
+        method.check_prompts(None, labels=given.has_labels)
 
 
 def _trainings(given: Recipe) -> dict[str, Optimisation]:
@@ -247,7 +245,7 @@ def _check_memory_options(given: Recipe, processes: int) -> None:
         raise InputError(f"model.offload: {processes} processes, and it works in one alone: leave it out")
 
 
-def _check_prompts(given: Recipe, degraded: Path | None) -> _Prompts:
+def _check_prompts(given: Recipe, method: Method, degraded: Path | None) -> _Prompts:
     """Whether they can be degraded and drawn as the recipe says."""
     found, how = given.dataset or reading(given, LOOKED_AT), given.degradation_used
     looked = found.captions(FEW) if isinstance(found, Dataset) else found
@@ -255,7 +253,7 @@ def _check_prompts(given: Recipe, degraded: Path | None) -> _Prompts:
     texts = [row["prompt"] for row in rows]
     if how and not degraded and rows and len(how.check(rows)) == len(rows):
         raise nothing_left(how, len(rows), texts[0])
-    check_drawing(given.draw, given.policy_pair, texts, contrasts=given.objective.needs.lose)
+    method.check_prompts(texts, labels=given.has_labels)
     remarks = [] if isinstance(found, Dataset) else [_unused("prompts", name) for name in sorted(found.unread)]
     without = sum(map(is_unspaced, texts))
     if how and how.by_spaces and without:

@@ -160,7 +160,7 @@ def test_accumulation_equals_one_batch(whole: Path, tmp_path: Path) -> None:
     """Twice two pairs are four pairs, within float32 rounding."""
     folder = _before_training(whole, tmp_path / "runs" / "scenes")
     run(command("train", folder.parent, "train.device_batch=2", *_same_prompts(whole)))
-    _assert_close(folder, whole)
+    assert_close(folder, whole)
 
 
 def test_two_processes_equal_one(whole: Path, tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_two_processes_equal_one(whole: Path, tmp_path: Path) -> None:
     assert (folder / "prompts.jsonl").read_bytes() == (whole / "prompts.jsonl").read_bytes()
     assert digests(folder / "pairs", "*.parquet") == digests(whole / "pairs", "*.parquet")
     assert digests(folder / "images" / "base", "**/*.png") == digests(whole / "images" / "base", "**/*.png")
-    _assert_close(folder, whole)
+    assert_close(folder, whole)
 
 
 def _before_training(whole: Path, folder: Path) -> Path:
@@ -187,7 +187,7 @@ def _same_prompts(whole: Path) -> list[str]:
     return few_prompts(whole.parent)
 
 
-def _assert_close(folder: Path, whole: Path) -> None:
+def assert_close(folder: Path, whole: Path) -> None:
     ours, theirs = weights(folder), weights(whole)
     assert ours.keys() == theirs.keys()
     for name, value in ours.items():

@@ -1,6 +1,6 @@
 """pairs/ -> checkpoints/, log.jsonl, aligned/: the policy, by the one training loop."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -118,6 +118,15 @@ class Method:
         if self.remaking:
             self.remaking.when.check(settings.steps)
 
+    def check_prompts(self, prompts: Iterable[str] | None, *, labels: bool) -> None:
+        """Refuse what the drawing of pairs cannot do with these prompts, or with any (None).
+
+        Raises:
+            InputError: There is something.
+        """
+        contrasts = self.needs.lose and not labels
+        check_drawing(self.drawing, self.policy_pair, prompts, contrasts=contrasts)
+
     def _check_objective(self, scores: bool, labels: bool) -> None:
         names = [type(each).__module__.rpartition(".")[2] for each in (self.objective, self.policy_pair)]
         fault = self.objective.refuses(self.policy_pair)
@@ -169,8 +178,7 @@ def train(
     """Train and write `aligned/`; a run that was interrupted goes on from its newest checkpoint."""
     marks = {"scores": data.has_scores, "labels": data.has_labels, "seeds": data.has_seeds}
     method.check(settings, degraded=data.has_degraded, states=data.has_states, sides=data.sides, **marks)
-    contrasts = method.objective.needs.lose and not data.has_labels
-    check_drawing(method.drawing, method.policy_pair, data.each_prompt(), contrasts=contrasts)
+    method.check_prompts(data.each_prompt(), labels=data.has_labels)
     agree(lambda: data.verify(backbone.latent_shape, accelerator.process_index, accelerator.num_processes))
     backbone.to(accelerator.device)
     remaking, degraded = method.remaking, method.asked.degraded

@@ -73,14 +73,14 @@ PLAIN = Drawing()
 
 
 def check_drawing(
-    drawing: Drawing, policy_pair: PolicyPair, prompts: Iterable[str], *, contrasts: bool = True
+    drawing: Drawing, policy_pair: PolicyPair, prompts: Iterable[str] | None, *, contrasts: bool = True
 ) -> None:
     """Refuse options that contradict one another.
 
     Args:
         drawing: The options.
         policy_pair: Whose targets it draws for.
-        prompts: Of the pairs.
+        prompts: Of the pairs; None: nobody has read them yet.
         contrasts: Whether the objective weighs the two branches of a pair against each other.
 
     Raises:
@@ -93,7 +93,7 @@ def check_drawing(
     most = float(drawing.other_prompts(torch.linspace(0, 1, 101)).max())
     if most > 1:
         raise InputError(f"draw.other_prompts: a probability of {most:g}: give a schedule within 0 and 1")
-    if drawing.changes_prompts and not _differ(prompts):
+    if drawing.changes_prompts and prompts is not None and not _differ(prompts):
         raise InputError("draw.other_prompts: there is one prompt only: give more prompts, or leave the key out")
     if drawing.states == "visited" and drawing.noise != "shared":
         raise InputError("draw.noise: visited states hold their own noise: leave it out, or use states: renoised")
