@@ -6,8 +6,8 @@
 
 Every run makes its pairs, or takes those that a run before made with the same settings, trains, draws some prompts at
 one guidance scale, and judges. `tune` tries every method with the same learning rates, on the validation prompts of
-seeds 11 and 12; the others take each method's best, and held-out prompts of fresh seeds. What is finished is kept when
-it is run again, and `--part 0/2` and `--part 1/2` share the seeds between two processes.
+seeds 11 and 12; the others take each method's best that stays near fresh renders, and held-out prompts of fresh seeds.
+What is finished is kept when it is run again, and `--part 0/2` and `--part 1/2` share the seeds between two processes.
 
 A gain is the mean over seeds of aligned less base, each of the same noise; its interval is from a bootstrap that draws
 seeds, and prompts within them.
@@ -30,16 +30,15 @@ from gains import Gain, gain_of, less, summary
 
 from ddspo import randomness
 from ddspo.errors import InputError
-from ddspo.files import write_json, write_rows
+from ddspo.files import write_json
 from ddspo.maths.pair import Pair
 from ddspo.pairs.data import PairData
 from ddspo.pairs.store import PairStore
-from ddspo.prompts.files import find
 from ddspo.recipe import Recipe
-from ddspo.rows import read_json, read_rows
+from ddspo.rows import read_json
 from ddspo.run_folder import RunFolder
 
-RATES = ("1e-4", "2e-4", "4e-4")
+RATES = ("1e-4", "3e-4", "9e-4")
 """Learning rates that every method is tried with."""
 TUNED, FRESH = (11, 12), (21, 22, 23, 24, 25)
 BUDGET = "sample.pairs=512 train.steps=30 train.batch=32"
@@ -59,9 +58,15 @@ VALIDATION = ("evaluate.prompts=package://ddspo.scenes/data/validation.jsonl", "
 SAMPLING = ("sample.steps=15", "sample.guidance=3")
 """Labelled methods follow the samples themselves, so that these are not the cheapest."""
 METRICS = "{geneval: {detector: scenes}}, {confident: {detector: scenes}}, {latent_distance: {model: MODEL}}"
+VALIDATED = "validation.every=30 validation.scored=116 validation.batch=64 validation.save=best"
 RIVALS = ("TF-CPP", "Diffusion-DPO")
 COUNTS = (16, 64, 256, 1024)
+FEW = 64
+"""Pairs up to which a method is tuned on its own."""
 BATCHES = (8, 16, 64)
+MOST = 1.25
+"""Distance to fresh renders, in those of the base, up to which a learning rate may be chosen."""
+LENGTHS = (60, 120, 240)
 SEEN = 960
 """Pairs that the updates of a run see in all."""
 TIME = "seconds.json"
@@ -140,7 +145,7 @@ def study_of(name: str, options: argparse.Namespace) -> Study:
     fixed += [f"evaluate.metrics=[{METRICS.replace('MODEL', model)}]", f"evaluate.scales=[{options.scale:g}]"]
     if tunes:
         cases = [Case(method, "", arm_of(method, rate)) for method in METHODS for rate in RATES]
-        few = [(method, few_of(n), n) for method in RIVALS for n in COUNTS[:-1]]
+        few = [(method, few_of(n), n) for method in RIVALS for n in COUNTS if n <= FEW]
         cases += [Case(method, f"{n} pairs", arm_of(method, rate, more)) for method, more, n in few for rate in RATES]
         return Study(path, [*fixed, *VALIDATION], options.seeds or TUNED, cases)
     tune = study_of("tune", argparse.Namespace(**vars(options) | {"seeds": None}))
@@ -153,18 +158,29 @@ def arm_of(method: str, rate: str, more: str = "") -> str:
 
 
 def few_of(pairs: int) -> str:
-    """Overrides of a number of pairs; that of most is tuned as the usual one is."""
-    return f" sample.pairs={pairs}" if pairs < COUNTS[-1] else ""
+    """Overrides of a number of pairs that is tuned on its own; others take the usual number's learning rate."""
+    return f" sample.pairs={pairs}" if pairs <= FEW else ""
 
 
 def chosen(tune: Study, method: str, more: str = "") -> str:
-    """A method's overrides with the learning rate of the largest mean gain, over the seeds that all rates have."""
+    """A method's overrides with the learning rate of the largest mean gain, over the seeds that all rates have.
+
+    Of those that stay near fresh renders; if none does, the one that stays nearest.
+    """
     cases = [Case(method, "", arm_of(method, rate, more)) for rate in RATES]
     seeds = [seed for seed in tune.seeds if all(_done(tune, case, seed) for case in cases)]
-    tune = tune._replace(seeds=seeds)
     if not seeds:
         raise InputError(f"{method}{more}: not tuned yet: run `tune` first")
-    return max(cases, key=lambda case: mean(each.mean for each in founds(tune, case))).arm
+    found = [(case.arm, founds(tune._replace(seeds=seeds), case)) for case in cases]
+    tried = [(arm, mean(each.mean for each in runs), grown(runs)) for arm, runs in found]
+    near = [each for each in tried if each[2] <= MOST] or [min(tried, key=lambda each: each[2])]
+    return max(near, key=lambda each: each[1])[0]
+
+
+def grown(runs: Sequence[Gain]) -> float:
+    """Distance of some runs, in those of their bases."""
+    base, aligned = (mean(each.distance[place] for each in runs) for place in range(2))
+    return aligned / base
 
 
 def methods(best: Best) -> list[Case]:
@@ -173,7 +189,7 @@ def methods(best: Best) -> list[Case]:
 
 
 def supervision(best: Best) -> list[Case]:
-    """Fewer and more pairs, each number with its own learning rate."""
+    """Fewer and more pairs, the fewest with learning rates of their own."""
     every = [(name, n, best(name, few_of(n))) for name in RIVALS for n in COUNTS]
     return [Case(name, f"{n} pairs", arm if few_of(n) else f"{arm} sample.pairs={n}") for name, n, arm in every]
 
@@ -191,8 +207,11 @@ def batches(best: Best) -> list[Case]:
 
 
 def longer(best: Best) -> list[Case]:
-    """More updates."""
-    return [Case(name, f"{n} updates", f"{best(name)} train.steps={n}") for name in METHODS for n in (60, 120, 240)]
+    """More updates, and of the most those that scored best on validation prompts."""
+    names, last = (*RIVALS, "KTO"), LENGTHS[-1]
+    cases = [Case(name, f"{n} updates", f"{best(name)} train.steps={n}") for name in names for n in LENGTHS]
+    kept = f"train.steps={last} {VALIDATED}"
+    return cases + [Case(name, f"best of {last} updates", f"{best(name)} {kept}") for name in names]
 
 
 STUDIES: dict[str, Callable[[Best], list[Case]]] = {
@@ -249,19 +268,7 @@ def _given(study: Study, case: Case, seed: int) -> Recipe:
 
 
 def _fixed(study: Study, seed: int) -> list[str]:
-    fixed = [*study.fixed, f"seed={seed}"]
-    given = given_by(study.recipe, fixed, "")
-    return [*fixed, f"prompts={mixed(given.prompts.path, seed, given.folder.parent)}"]
-
-
-def mixed(path: str, seed: int, out: Path) -> Path:
-    """A file of the same prompts in an order of the seed's own: few pairs are of the first ones, of all kinds."""
-    made = out / f"prompts-{seed}.jsonl"
-    if not made.exists():
-        (found,) = find(path, "prompts")
-        rows = read_rows(Path(found))
-        write_rows(made, sorted(rows, key=lambda row: randomness.stable_seed(seed, row["id"], "order")))
-    return made
+    return [*study.fixed, f"seed={seed}"]
 
 
 def _mark(case: Case) -> str:

@@ -104,7 +104,7 @@ def test_a_row_of_an_arm_by_hand(benchmark: ModuleType) -> None:
 def test_arms_share_pairs_and_the_bases_images(
     benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """4 pairs are 8 latents of 1 step under guidance, 16 forwards; an update of 4 pairs takes 3 + 3 x 2 for each: 36.
+    """4 pairs are 8 latents of 1 step without guidance, 8 forwards; an update of 4 pairs takes 3 + 3 x 2 for each: 36.
 
     What is finished is not done again.
     """
@@ -119,7 +119,7 @@ def test_arms_share_pairs_and_the_bases_images(
     monkeypatch.setattr(sys, "argv", [*argv, "--set", *options, "--arm", "train.steps=1", "train.steps=2"])
     benchmark.main()
     told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| train")]
-    assert [line.split(" | ")[1:3] for line in told] == [["16", "36"], ["16", "72"]]
+    assert [line.split(" | ")[1:3] for line in told] == [["8", "36"], ["8", "72"]]
     assert len(list((tmp_path / "runs").glob("pairs-*"))) == len(list((tmp_path / "runs").glob("base-*"))) == 1
     monkeypatch.setattr(benchmark.Workflow, "start", lambda given: pytest.fail("it is finished"))
     benchmark.main()
@@ -145,7 +145,7 @@ def test_methods_are_tuned_and_then_compared(
     references = pq.read_table(ROOT / "src/ddspo/scenes/data/references.parquet")
     pq.write_table(references.slice(0, 8), tmp_path / "few.parquet")
     few = {name: benchmark.METHODS[name] for name in benchmark.RIVALS}
-    for name, value in {"METHODS": few, "RATES": ("1e-3",), "TUNED": (11,), "FRESH": (21,), "COUNTS": (4,)}.items():
+    for name, value in {"METHODS": few, "RATES": ("1e-3",), "TUNED": (11,), "FRESH": (21,), "FEW": 0}.items():
         monkeypatch.setattr(benchmark, name, value)
     monkeypatch.setattr(benchmark, "BUDGET", TINY.format(tmp_path))
     argv = ["evidence.py", "tune", "methods", "--out", str(tmp_path / "runs")]

@@ -83,20 +83,20 @@ def test_best_and_worst() -> None:
 
 
 def test_the_best_wins_and_the_worst_loses(tmp_path: Path) -> None:
-    """Six turns over three prompts, of which one is never liked, give four pairs in shards of 1, 2 and 1.
+    """Six turns over three prompts, of which one is never liked, give four pairs in shards of 1, 1 and 2.
 
     Both latents are what their recorded seeds give, and their scores are those of the judge: the largest and the
     smallest of three.
     """
     run = labelled(RunFolder(tmp_path))
     rows = [row for path in sorted(run.pairs.glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
-    assert [pq.read_metadata(path).num_rows for path in sorted(run.pairs.glob("*.parquet"))] == [1, 2, 1]
-    assert [row["id"] for row in rows] == ["p0~0", "p2~0", "p0~1", "p2~1"]
+    assert [pq.read_metadata(path).num_rows for path in sorted(run.pairs.glob("*.parquet"))] == [1, 1, 2]
+    assert [row["id"] for row in rows] == ["p2~0", "p0~0", "p2~1", "p0~1"]
     store, backbone = PairStore.open(run.pairs), SD.tiny()
     data = store.take(range(4))
     assert not store.has_degraded
     assert data.degraded is None
-    assert list(store.texts(degraded=True)) == ["a b", "c", "a b", "c"]
+    assert list(store.texts(degraded=True)) == ["c", "a b", "c", "a b"]
     for side in ("win", "lose"):
         latents = backbone.generate(data.prompts, [row[f"{side}_seed"] for row in rows], 2, 2)
         torch.testing.assert_close(getattr(data.latents, side).float(), latents, rtol=1e-2, atol=1e-2)
@@ -128,7 +128,7 @@ def test_a_shard_may_be_empty(tmp_path: Path) -> None:
     liked = {"a b": False, "x": False, "c": True}
     prompts = [row | {"liked": liked[str(row["prompt"])]} for row in PROMPTS]
     store = PairStore.open(labelled(RunFolder(tmp_path), prompts).pairs)
-    assert store.sizes == [0, 1, 1]
+    assert store.sizes == [1, 0, 1]
     assert store.take([0, 1]).ids == ["p2~0", "p2~1"]
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ddspo.errors import InputError
 from ddspo.files import write_rows
-from ddspo.rows import each_row, json_row, read_rows, some_rows
+from ddspo.rows import AnyRows, each_row, json_row, read_rows, some_rows
 
 SEPARATORS = "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\r"
 """What `str.splitlines` takes for the end of a line, and JSONL does not."""
@@ -30,6 +30,25 @@ def test_one_row_at_a_time(tmp_path: Path) -> None:
     assert next(rows) == {"a": 1}
     with pytest.raises(InputError, match=r"rows\.jsonl:3: not JSON"):
         next(rows)
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from(SEPARATORS)), min_size=1))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_row_is_found_by_its_place(tmp_path: Path, texts: list[str]) -> None:
+    """Blank lines are no rows, and a place counts rows."""
+    path, rows = tmp_path / "rows.jsonl", [{"prompt": text} for text in texts]
+    write_rows(path, rows)
+    path.write_bytes(b"\n" + path.read_bytes().replace(b"\n", b"\n \n"))
+    found = AnyRows(path)
+    assert len(found) == len(rows)
+    assert list(found.take(range(len(rows))[::-1])) == rows[::-1]
+
+
+def test_a_place_of_no_row_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": 1}\n\n{\n')
+    with pytest.raises(InputError, match=r"rows.jsonl: row 2: not JSON"):
+        list(AnyRows(path).take([0, 1]))
 
 
 def test_a_failure_leaves_the_earlier_file(tmp_path: Path) -> None:

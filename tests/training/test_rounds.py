@@ -151,8 +151,8 @@ def test_plans_go_on_where_the_one_before_ended(tmp_path: Path, recipe: Path) ->
     flow = Workflow.start(load(recipe, [f"out={tmp_path}"]))
     flow.run(("degrade",))
     long, second = (Plan(flow.folder.prompts, Sampling(pairs=5), 3, first) for first in (0, 5))
-    rows = [row for row, _ in zip(long._rows(), range(10), strict=False)]
-    assert [row for row, _ in zip(second._rows(), range(5), strict=False)] == rows[5:]
+    rows = list(long.rows(0, 10))
+    assert list(second.rows(0, 5)) == rows[5:]
     every = [rows[place][name] for place in (5, 6) for name in ("prompt", "degraded")]
     assert list(second.texts(2, degraded=True)) == every
     assert list(second.texts(2, degraded=False)) == every[::2]

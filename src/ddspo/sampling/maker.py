@@ -35,6 +35,8 @@ LABELLED: dict[str, pa.DataType] = {
     **{"win_seed": pa.int64(), "lose_seed": pa.int64(), "win_score": pa.float64(), "lose_score": pa.float64()},
     **{"win_note": pa.string(), "lose_note": pa.string()},
 }
+ORDER = "prompts shuffled each turn"
+"""What shards are told apart by: earlier releases made them in the file's own order."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ class PairMaker:
         made: Row = {"model": model.path, "revision": model.revision, "dtype": model.dtype}
         made |= {"resolution": model.resolution, "scheduler": type(backbone.pipeline.scheduler).__name__}
         made |= {"steps": steps, "guidance": guidance, "seed": self.seed, "prompts": prompts[:16]}
-        made |= {"recipe": hashlib.sha256(repr(settings).encode()).hexdigest()[:16]}
+        made |= {"recipe": hashlib.sha256(f"{settings} {ORDER}".encode()).hexdigest()[:16]}
         made |= {"states": settings.states} if settings.states else {}
         less = settings.labels and not settings.labels.judge.higher_is_better
         made |= {"less_is_better": True} if less else {}

@@ -37,7 +37,7 @@ class Sampling:
     pairs: Annotated[
         int,
         Gt(0),
-        Doc("how many, or with labels of how many prompts; prompts are used in turn, each time with a new seed"),
+        Doc("how many, or with labels of how many prompts; all prompts in a random order, then again with new seeds"),
     ] = field(default=512, repr=False)
     scheduler: Annotated[str | None, Doc("a scheduler of diffusers, as DDIMScheduler; null: the model's own")] = None
     scheduler_options: Annotated[

@@ -2,15 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count, islice
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ddspo import randomness
 from ddspo.errors import InputError
 from ddspo.pairs.layout import layout_of
 from ddspo.pairs.writer import PairWriter
-from ddspo.rows import Row, each_row
+from ddspo.rows import AnyRows, Row
 from ddspo.sampling.options import Sampling
 
 
@@ -25,7 +29,9 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """Which pairs there are to be: prompts in turn, and what is drawn for each; one shard's rows are held at once.
+    """Which pairs there are to be: prompts in a seeded order, and what is drawn for each.
+
+    One shard's rows are held at once, and those of other processes are not read.
 
     Attributes:
         prompts: Rows of `degrade`.
@@ -41,13 +47,13 @@ class Plan:
 
     def batches(self, writer: PairWriter, process: int, processes: int) -> Iterator[Batch]:
         """What a process has to do: every so many shards are its own."""
-        pairs, rows = self.settings.pairs, self._rows()
         layout = layout_of(writer.folder, self.settings.layout)
-        for shard, size in enumerate(layout.sizes(pairs)):
-            mine = list(islice(rows, size))
+        sizes = layout.sizes(self.settings.pairs)
+        for shard, (first, size) in enumerate(zip(accumulate(sizes, initial=0), sizes, strict=False)):
             if shard % processes != process:
                 continue
-            parts = [mine[first : first + layout.part] for first in range(0, len(mine), layout.part)]
+            mine = list(self.rows(first, size))
+            parts = [mine[first : first + layout.part] for first in range(0, size, layout.part)]
             missing = writer.missing(shard, len(parts))
             left = missing or []
             kept = [row for part, rows in enumerate(parts) for row in rows if part not in left]
@@ -57,21 +63,30 @@ class Plan:
 
     def texts(self, pairs: int, *, degraded: bool) -> Iterator[str]:
         """Prompts, and degraded ones if asked for, of so many pairs of this plan and of those that follow."""
-        for row in islice(self._rows(), pairs):
+        for row in self.rows(0, pairs):
             yield row["prompt"]
             if degraded and "degraded" in row:
                 yield row["degraded"]
 
-    def _rows(self) -> Iterator[Row]:
-        return (self._row(*each) for each in islice(self._turns(), self.first, None))
+    def rows(self, first: int, size: int) -> Iterator[Row]:
+        """What is drawn for some pairs of this plan, or for those that follow."""
+        if not len(self._prompts):
+            raise InputError(f"{self.prompts}: holds no prompt: run `ddspo degrade` first")
+        first, left = self.first + first, size
+        while left:
+            turn, place = divmod(first, len(self._prompts))
+            places = self._order(turn)[place : place + left]
+            for prompt in self._prompts.take(places):
+                yield self._row(prompt, f"{prompt['id']}~{turn}")
+            first, left = first + len(places), left - len(places)
 
-    def _turns(self) -> Iterator[tuple[Row, str]]:
-        for turn in count():
-            prompt = None
-            for prompt in each_row(self.prompts):
-                yield prompt, f"{prompt['id']}~{turn}"
-            if prompt is None:
-                raise InputError(f"{self.prompts}: holds no prompt: run `ddspo degrade` first")
+    def _order(self, turn: int) -> NDArray[np.int64]:
+        """Of the prompts: another one on each turn, because theirs may be by kind, and a part must be of all kinds."""
+        return randomness.permutation(len(self._prompts), randomness.stable_seed(self.seed, turn, "prompts"))
+
+    @cached_property
+    def _prompts(self) -> AnyRows:
+        return AnyRows(self.prompts)
 
     def _row(self, prompt: Row, name: str) -> Row:
         labels = self.settings.labels
