@@ -15,7 +15,7 @@ from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
     DiffusionPipeline,
-    FlowMatchEulerDiscreteScheduler,
+    DPMSolverMultistepScheduler,
     ModelMixin,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
@@ -176,12 +176,14 @@ class FlowMiniature(Miniature):
             pooled_projection_dim=2 * width,
             pos_embed_max_size=4,
         )
-        self.scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+        self.scheduler = DPMSolverMultistepScheduler(
+            use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=3.0
+        )
 
     def forward(self, x0: Tensor, noise: Tensor, u: Tensor, tokens: Tensor) -> Tensor:
         """Mean of |v - (eps - x0)|^2 with logit-normal times, shifted as at inference."""
         s = torch.special.ndtri(u).sigmoid()
-        shift = self.scheduler.config.shift
+        shift = self.scheduler.config.flow_shift
         sigma = shift * s / (1 + (shift - 1) * s)
         x_t = torch.lerp(x0, noise, sigma.view(-1, 1, 1, 1))
         hidden, pooled = self._read(tokens)
