@@ -9,6 +9,7 @@ import torch
 
 from ddspo.backbones.base import Backbone, Model
 from ddspo.backbones.flux import Flux
+from ddspo.backbones.lumina2 import Lumina2
 from ddspo.backbones.pixart import PixArt
 from ddspo.backbones.sana import INSTRUCTION, Sana
 from ddspo.backbones.sd import SD
@@ -17,14 +18,14 @@ from ddspo.backbones.sdxl import SDXL
 from ddspo.errors import InputError
 from ddspo.scenes.networks import MINIATURES, make_autoencoder, make_tokenizer
 
-ALL = [Flux, PixArt, Sana, SD, SD3, SDXL]
+ALL = [Flux, Lumina2, PixArt, Sana, SD, SD3, SDXL]
 PROMPTS = ["a red cube", "two cats", "x"]
 
 
 @pytest.mark.parametrize(
     ("cls", "options", "message"),
     [
-        (SD, {"max_length": 20}, "model.max_length 20: a StableDiffusionPipeline has neither T5 nor Gemma"),
+        (SD, {"max_length": 20}, "model.max_length 20: a StableDiffusionPipeline has no text encoder but CLIP"),
         (SDXL, {"distilled_guidance": 3.0}, "model.distilled_guidance: this StableDiffusionXLPipeline has no"),
         (SD, {"resolution": 17}, "model.resolution 17: give a multiple of 2"),
         (SD3, {"resolution": 18}, "model.resolution 18: give a multiple of 4"),

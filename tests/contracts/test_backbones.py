@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from safetensors import safe_open
 
 from ddspo import components
 from ddspo.adaptations.base import Adaptation, recompute_activations
+from ddspo.backbones._schedule import is_flow
 from ddspo.backbones.base import Backbone, Model
 from ddspo.backbones.flux import Flux
 from ddspo.backbones.sana import Sana
@@ -91,6 +92,17 @@ def test_batched_is_separate(backbone: Backbone) -> None:
         for row, prompt in enumerate(PROMPTS):
             alone = backbone.predict(backbone.denoiser, x[row : row + 1], t[row : row + 1], backbone.encode([prompt]))
             torch.testing.assert_close(alone[0], together[row], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("guided", [False, True])
+def test_a_sample_is_the_plain_pipelines(backbone: Backbone, *, guided: bool) -> None:
+    """To the bit, from the same initial noise, with the usual guidance in the pipeline's own words and without."""
+    guidance = backbone.guidance if guided else 1.0
+    found = backbone.generate(PROMPTS, [1, 2, 3], 2, guidance)
+    latents = backbone.pack(backbone.initial_noise([1, 2, 3]))
+    call = {"latents": latents, "num_inference_steps": 2, "output_type": "latent", "guidance_scale": guidance}
+    expected = backbone.pipeline(PROMPTS, **call, **backbone.call).images
+    assert torch.equal(found, backbone.unpack(expected))
 
 
 def test_a_sample_depends_on_its_own_seed_only(backbone: Backbone) -> None:
@@ -241,8 +253,9 @@ def plain_pipeline(cls: Any, folder: Path) -> Any:
 
 
 def test_the_prediction_is_the_pipelines_own(backbone: Backbone) -> None:
-    """What the pipeline hands its denoiser in a sampler step without guidance, and gets back, is what `predict` does.
+    """What the pipeline hands its denoiser in a sampler step without guidance is what `predict` does.
 
+    And what it hands its scheduler, signs included, is what `predict` gives.
     Text, pooled text, masks, time ids, packed latents, position ids, clock and guidance input are all among it.
     """
     as_the_pipeline(backbone)
@@ -256,23 +269,28 @@ def test_a_clock_of_its_own_is_the_pipelines() -> None:
 
 
 def as_the_pipeline(backbone: Backbone) -> None:
-    calls: list[tuple[dict[str, Any], torch.Tensor]] = []
-    signature = inspect.signature(backbone.denoiser.forward)
+    calls, steps = [], []
+    signature, step = inspect.signature(backbone.denoiser.forward), backbone.pipeline.scheduler.step
 
-    def note(_: Any, args: Any, kwargs: Any, output: Any) -> None:
-        calls.append((signature.bind(*args, **kwargs).arguments, output[0]))
+    def note(_: Any, args: Any, kwargs: Any) -> None:
+        calls.append(signature.bind(*args, **kwargs).arguments)
 
-    backbone.denoiser.register_forward_hook(note, with_kwargs=True)
-    scale = 3.5 if isinstance(backbone, Flux) else 1.0
-    backbone.generate(PROMPTS, [1, 2, 3], 1, scale)
-    (theirs, expected), t = calls.pop(), backbone.pipeline.scheduler.timesteps[:1].repeat(3)
-    x_t = backbone.unpack(next(iter(theirs.values())))
+    @wraps(step)
+    def stepping(prediction: torch.Tensor, t: torch.Tensor, sample: torch.Tensor, *rest: Any, **options: Any) -> Any:
+        scheduler = backbone.pipeline.scheduler
+        seen = sample if is_flow(type(scheduler)) else scheduler.scale_model_input(sample, t)
+        steps.append((prediction, t, seen))
+        return step(prediction, t, sample, *rest, **options)
+
+    backbone.denoiser.register_forward_pre_hook(note, with_kwargs=True)
+    backbone.pipeline.scheduler.step = stepping
+    backbone.generate(PROMPTS, [1, 2, 3], 1, 3.5 if isinstance(backbone, Flux) else 1.0)
+    (theirs, (expected, t, seen)) = calls.pop(), steps[0]
     with torch.no_grad():
-        found = backbone.predict(backbone.denoiser, x_t, t, backbone.encode(PROMPTS))
-    ((ours, _),) = calls
+        found = backbone.predict(backbone.denoiser, backbone.unpack(seen), t.repeat(3), backbone.encode(PROMPTS))
+    (ours,) = calls
     same(ours, theirs)
-    expected = backbone.unpack(expected) if isinstance(backbone, Flux) else expected[:, : x_t.shape[1]]
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found, backbone.unpack(expected), rtol=1e-5, atol=1e-6)
 
 
 def same(ours: Any, theirs: Any) -> None:
@@ -280,6 +298,9 @@ def same(ours: Any, theirs: Any) -> None:
         for name in theirs.keys() | ours.keys():
             if name != "return_dict":
                 same(ours.get(name), theirs.get(name))
+    elif isinstance(theirs, list) and theirs:
+        for one, other in zip(ours, theirs, strict=True):
+            same(one, other)
     elif isinstance(theirs, torch.Tensor):
         torch.testing.assert_close(ours, theirs.expand_as(ours), rtol=1e-6, atol=1e-6, check_dtype=False)
     else:

@@ -79,7 +79,7 @@ def readers_of(pipeline: Any, max_length: int | None, *, lower: bool = False) ->
 
     Args:
         pipeline: The pipeline.
-        max_length: Tokens that T5 and Gemma read.
+        max_length: Tokens that a text encoder other than CLIP reads.
         lower: Whether the pipeline makes prompts lower case first.
     """
     from transformers import CLIPTokenizer

@@ -85,6 +85,12 @@ def autoencoder(**changes: Any) -> AutoencoderKL:
     )
 
 
+def deep_pixels(**changes: Any) -> AutoencoderKL:
+    """As `autoencoder`, but with eight pixels a side, for pipelines that know no other number."""
+    down, up = ("DownEncoderBlock2D",) * 4, ("UpDecoderBlock2D",) * 4
+    return autoencoder(block_out_channels=(8,) * 4, down_block_types=down, up_block_types=up, **changes)
+
+
 def deep_autoencoder() -> AutoencoderDC:
     """Four pixels a side for each latent of 4 channels."""
     return AutoencoderDC(

@@ -52,7 +52,7 @@ class Backbone(WithDenoiser, ABC):
     draws_smaller: ClassVar[bool] = False
     """Whether the family also draws well at half of its usual side."""
     long_text: ClassVar[int | None] = None
-    """Tokens that T5 or Gemma reads if not told otherwise, the pipeline's own default; None: it has neither."""
+    """Tokens that a language model reads if not told otherwise, the pipeline's own default; None: only CLIPs read."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Backbone(WithDenoiser, ABC):
         self.offload = offload
         name = type(pipeline).__name__
         if max_length and not self.long_text:
-            raise InputError(f"model.max_length {max_length}: a {name} has neither T5 nor Gemma: leave it out")
+            raise InputError(f"model.max_length {max_length}: a {name} has no text encoder but CLIP: leave it out")
         if distilled_guidance is not None and not self.config.get("guidance_embeds"):
             raise InputError(f"model.distilled_guidance: this {name} has no guidance input: leave it out")
         if resolution and resolution % self._multiple:
@@ -226,12 +226,16 @@ class Backbone(WithDenoiser, ABC):
             latents=self.pack(self.initial_noise(seeds)),
             generator=[torch.Generator().manual_seed(randomness.stable_seed(seed, "sampler")) for seed in seeds],
             num_inference_steps=steps,
-            guidance_scale=guidance,
             output_type="latent",
             return_dict=False,
+            **self.guided(guidance, len(prompts)),
             **self.call,
         )
         return self.unpack(result[0]).float()
+
+    def guided(self, guidance: float, count: int) -> dict[str, Any]:
+        """What the pipeline's call is told of guidance, 1 being none, for so many prompts."""
+        return {"guidance_scale": guidance}
 
     def pack(self, latents: Tensor) -> Tensor:
         """Latents as the pipeline's call takes them."""
