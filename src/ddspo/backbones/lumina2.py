@@ -1,4 +1,4 @@
-"""Lumina-Image 2.0: Gemma-2 behind a system prompt, a clock that ends at the image, norm-keeping CFG; flow matching."""
+"""Lumina-Image 2.0: Gemma-2 behind a system prompt, a clock that ends at the image, CFG that keeps norms; flow."""
 
 from collections.abc import Sequence
 from dataclasses import replace
