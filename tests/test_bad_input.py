@@ -135,7 +135,8 @@ def test_another_pipeline_class(tmp_path: Path) -> None:
     assert "it is a FluxPipeline, and model.backbone sd reads StableDiffusionPipeline: leave" in message
     write(tmp_path / "model/model_index.json", '{"_class_name": "KandinskyPipeline"}')
     message = refused(tmp_path, f"model.path={tmp_path / 'model'}", "model.backbone=null")
-    assert "it is a KandinskyPipeline; supported are FluxPipeline (flux), PixArtSigmaPipeline (pixart)," in message
+    assert "it is a KandinskyPipeline; supported are " in message
+    assert "FluxPipeline (flux), " in message
 
 
 def test_another_recipe_for_a_run_that_has_begun(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 from diffusers import (
+    ChromaPipeline,
+    ChromaTransformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
     SD3Transformer2DModel,
@@ -84,6 +86,21 @@ def flux() -> FluxTransformer2DModel:
         joint_attention_dim=8,
         pooled_projection_dim=8,
         axes_dims_rope=(4, 2, 2),
+    )
+
+
+def chroma() -> ChromaTransformer2DModel:
+    return ChromaTransformer2DModel(
+        in_channels=4,
+        num_layers=2,
+        num_single_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=8,
+        axes_dims_rope=(4, 2, 2),
+        approximator_num_channels=16,
+        approximator_hidden_dim=8,
+        approximator_layers=1,
     )
 
 
@@ -170,13 +187,15 @@ def test_kohya_unets_have_no_place_for_other_modules(rename: Callable[[str], str
         rename(name)
 
 
-def test_kohya_flux_comes_back_through_diffusers() -> None:
-    """At a small width: blocks of two streams, which diffusers reads at any width."""
+@pytest.mark.parametrize(("make", "cls"), [(flux, FluxPipeline), (chroma, ChromaPipeline)])
+def test_kohya_flux_comes_back_through_diffusers(make: Callable[[], nn.Module], cls: Any) -> None:
+    """At a small width: blocks of two streams, which diffusers reads at any width. Chroma's have no modulation."""
     torch.manual_seed(0)
-    plain, denoiser = flux(), flux()
+    plain, denoiser = make(), make()
     denoiser.load_state_dict(plain.state_dict())
-    adapter = trained(denoiser, [f"transformer_blocks.{i}.{part}" for i in range(2) for part in FLUX_DOUBLE])
-    pipeline(FluxPipeline, transformer=plain).load_lora_weights(kohya_flux(adapter))
+    parts = [part for part in FLUX_DOUBLE if make is flux or not part.startswith("norm1")]
+    adapter = trained(denoiser, [f"transformer_blocks.{i}.{part}" for i in range(2) for part in parts])
+    pipeline(cls, transformer=plain).load_lora_weights(kohya_flux(adapter))
     same(effective(plain), effective(denoiser))
 
 
@@ -225,7 +244,9 @@ def test_kohya_flux_has_no_place_for_other_modules(name: str) -> None:
         kohya_flux(Adapter({name: (torch.zeros(1, 1), torch.zeros(1, 1))}, 1.0))
 
 
-@pytest.mark.parametrize(("make", "cls"), [(sd3, StableDiffusion3Pipeline), (flux, FluxPipeline)])
+@pytest.mark.parametrize(
+    ("make", "cls"), [(sd3, StableDiffusion3Pipeline), (flux, FluxPipeline), (chroma, ChromaPipeline)]
+)
 def test_scaled_transformers_come_back_through_diffusers(make: Callable[[], nn.Module], cls: Any) -> None:
     """Without a header diffusers takes alpha = rank, as ComfyUI does: the scale must be in the matrices."""
     torch.manual_seed(0)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ddspo.backbones.base import Backbone, Model
+from ddspo.backbones.chroma import Chroma
 from ddspo.backbones.flux import Flux
 from ddspo.backbones.lumina2 import Lumina2
 from ddspo.backbones.pixart import PixArt
@@ -18,7 +19,7 @@ from ddspo.backbones.sdxl import SDXL
 from ddspo.errors import InputError
 from ddspo.scenes.networks import MINIATURES, make_autoencoder, make_tokenizer
 
-ALL = [Flux, Lumina2, PixArt, Sana, SD, SD3, SDXL]
+ALL = [Chroma, Flux, Lumina2, PixArt, Sana, SD, SD3, SDXL]
 PROMPTS = ["a red cube", "two cats", "x"]
 
 

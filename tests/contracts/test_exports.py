@@ -22,8 +22,8 @@ from ddspo.exports.merged import Merged
 from ddspo.stages.export import export
 from ddspo.training.policies import Policies
 
-KOHYA = {"sd", "sdxl", "flux"}
-COMFYUI = {"sd", "sdxl", "sd3", "flux", "pixart"}
+KOHYA = {"sd", "sdxl", "flux", "chroma"}
+COMFYUI = {"sd", "sdxl", "sd3", "flux", "chroma", "pixart"}
 BACKBONES = components.names(Backbone)
 
 
@@ -104,7 +104,7 @@ def test_other_tools(how: Export, known: set[str], finished: Finished, tmp_path:
     file, pipeline = finished.write(how, tmp_path), finished.plain()
     if finished.backbone.denoiser_name == "unet":
         pipeline.load_lora_weights(file)
-    elif name == "flux" and isinstance(how, Kohya):
+    elif isinstance(how, Kohya):
         add_fused(pipeline.transformer, load_file(file))
     else:
         add(pipeline.transformer, load_file(file))
@@ -122,7 +122,7 @@ def add(denoiser: nn.Module, weights: dict[str, Tensor]) -> None:
 
 @torch.no_grad()
 def add_fused(denoiser: nn.Module, weights: dict[str, Tensor]) -> None:
-    """FLUX.1 under its original names, where the rows of query, key and value lie below one another."""
+    """FLUX.1 and Chroma under their original names, where the rows of query, key and value lie below one another."""
     places = {
         "double_blocks_{}_img_attn_qkv": ("transformer_blocks.{}.attn", ("to_q", "to_k", "to_v")),
         "double_blocks_{}_txt_attn_qkv": ("transformer_blocks.{}.attn", ("add_q_proj", "add_k_proj", "add_v_proj")),

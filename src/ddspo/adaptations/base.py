@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from diffusers import ChromaTransformer2DModel
+from diffusers.models.transformers.transformer_chroma import ChromaSingleTransformerBlock
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
 Around = Callable[[], AbstractContextManager[object]]
+Recomputed = Callable[..., Any]
+"""Calls a block, the first of its arguments, now and in the backward pass."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,28 @@ def recompute_activations(network: Any, around: Around = nullcontext) -> None:
         network: Of diffusers.
         around: Entered around each block that runs again.
     """
-    network.enable_gradient_checkpointing(partial(_recomputed, around))
+    again: Recomputed = partial(_recomputed, around)
+    network.enable_gradient_checkpointing(
+        _masked(network, again) if isinstance(network, ChromaTransformer2DModel) else again
+    )
+
+
+def _masked(network: ChromaTransformer2DModel, again: Recomputed) -> Recomputed:
+    """The same with the mask of a forward, which diffusers' Chroma gives no block of one stream that runs again.
+
+    Without it the policy would be another function with this option than the reference, which has no backward pass.
+    """
+    given: dict[str, Tensor] = {}
+
+    def note(_: nn.Module, inputs: Any, named: dict[str, Tensor]) -> None:
+        given["mask"] = named["attention_mask"]
+
+    def masked(block: nn.Module, *inputs: Any) -> Any:
+        unmasked = isinstance(block, ChromaSingleTransformerBlock) and len(inputs) == 3
+        return again(block, *inputs, given["mask"]) if unmasked else again(block, *inputs)
+
+    network.register_forward_pre_hook(note, with_kwargs=True)
+    return masked
 
 
 def _recomputed(around: Around, block: nn.Module, *inputs: Any) -> Any:

@@ -9,37 +9,22 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 from ddspo.backbones import _tiny
-from ddspo.backbones.base import Backbone
+from ddspo.backbones._packed import Packed
 from ddspo.conditions import Condition
 from ddspo.errors import InputError
 
 
-class Flux(Backbone):
+class Flux(Packed):
     """`FluxPipeline` folders and hub ids (FLUX.1-dev, FLUX.1-schnell and their fine-tunes).
 
-    Latents are kept as the autoencoder makes them, [16, H, W]; they are packed into 2 x 2 patches only around a call
-    of the transformer. In dev, which is distilled from guided samples, training reads the guidance input at
-    `distilled_guidance`; it is 3.5 if not told otherwise, the pipeline's own, so that policy and reference are
-    compared where images will be made. schnell has no such input, and no guidance at all.
+    In dev, which is distilled from guided samples, training reads the guidance input at `distilled_guidance`; it is
+    3.5 if not told otherwise, the pipeline's own, so that policy and reference are compared where images will be
+    made. schnell has no such input, and no guidance at all.
     """
 
     pipeline_class = FluxPipeline
-    denoiser_name = "transformer"
-    patch = 4
-    lora_targets = (
-        "attn.to_q",
-        "attn.to_k",
-        "attn.to_v",
-        "attn.to_out.0",
-        "attn.add_q_proj",
-        "attn.add_k_proj",
-        "attn.add_v_proj",
-        "attn.to_add_out",
-    )
     guidance = 3.5
     steps = 28
-    draws_smaller = True
-    long_text = 512
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Condition:
@@ -54,38 +39,10 @@ class Flux(Backbone):
         return condition
 
     def forward(self, denoiser: nn.Module, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """Pack, number the positions of text (all 0) and image (row and column), and set the clock to 0 ... 1."""
-        _, _, height, width = x_t.shape
-        text = condition["encoder_hidden_states"]
-        image_ids = FluxPipeline._prepare_latent_image_ids(None, height // 2, width // 2, x_t.device, x_t.dtype)
-        packed = denoiser(
-            self.pack(x_t),
-            timestep=t / 1000,
-            img_ids=image_ids,
-            txt_ids=torch.zeros(text.shape[1], 3, device=x_t.device, dtype=x_t.dtype),
-            **condition,
-            return_dict=False,
-        )[0]
-        return self._unpack(packed, height, width)
-
-    def pack(self, latents: Tensor) -> Tensor:
-        """[B, C, H, W] to [B, H W / 4, 4 C]."""
-        return FluxPipeline._pack_latents(latents, *latents.shape)
-
-    def unpack(self, latents: Tensor) -> Tensor:
-        """The inverse, for latents of `latent_shape`."""
-        return self._unpack(latents, *self.latent_shape[1:])
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of one latent, not packed."""
-        return self.config.in_channels // self.patch, *self._sides(self.pipeline.default_sample_size)
-
-    @property
-    def tokens(self) -> int:
-        """One for each 2 x 2 patch."""
-        _, height, width = self.latent_shape
-        return height * width // 4
+        """The clock runs from 0 to 1."""
+        places = self.places(x_t, condition["encoder_hidden_states"])
+        packed = denoiser(self.pack(x_t), timestep=t / 1000, **places, **condition, return_dict=False)[0]
+        return self.unpacked(packed, *x_t.shape[2:])
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int], steps: int, guidance: float) -> Tensor:
         """As elsewhere; `guidance` is dev's input, no second prediction is made."""
@@ -101,10 +58,6 @@ class Flux(Backbone):
     def evaluations(self, steps: int, guidance: float) -> int:
         """One a step, whatever the guidance."""
         return super().evaluations(steps, 1.0)
-
-    @staticmethod
-    def _unpack(latents: Tensor, height: int, width: int) -> Tensor:
-        return FluxPipeline._unpack_latents(latents, height, width, vae_scale_factor=1)
 
     @classmethod
     def tiny(cls, **changes: Any) -> Self:

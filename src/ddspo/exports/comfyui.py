@@ -1,4 +1,4 @@
-"""One LoRA file that ComfyUI's own loader reads: SD, SDXL, SD3, FLUX.1, PixArt."""
+"""One LoRA file that ComfyUI's own loader reads: SD, SDXL, SD3, FLUX.1, Chroma, PixArt."""
 
 import re
 from dataclasses import dataclass
@@ -20,6 +20,8 @@ TRANSFORMERS = {
     "FluxPipeline": rf"transformer_blocks\.\d+\.(attn\.({JOINT})|ff(_context)?\.net\.(0\.proj|2))"
     r"|transformer_blocks\.\d+\.norm1(_context)?\.linear"
     r"|single_transformer_blocks\.\d+\.(attn\.to_[qkv]|proj_mlp|proj_out|norm\.linear)",
+    "ChromaPipeline": rf"transformer_blocks\.\d+\.(attn\.({JOINT})|ff(_context)?\.net\.(0\.proj|2))"
+    r"|single_transformer_blocks\.\d+\.(attn\.to_[qkv]|proj_mlp|proj_out)",
     "PixArtSigmaPipeline": rf"transformer_blocks\.\d+\.(attn[12]\.({ATTENTION})|ff\.net\.(0\.proj|2))",
 }
 """Modules that ComfyUI finds under `transformer.` and their name in diffusers (comfy/lora.py, comfy/utils.py)."""

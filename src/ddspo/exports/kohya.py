@@ -1,4 +1,4 @@
-"""One LoRA file with kohya's names, for sd-scripts, A1111, Forge and ComfyUI: SD 1.x and 2.x, SDXL, FLUX.1."""
+"""One LoRA file with kohya's names, for sd-scripts, A1111, Forge and ComfyUI: SD 1.x and 2.x, SDXL, FLUX.1, Chroma."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ NETWORKS = {
     "StableDiffusionPipeline": "networks.lora",
     "StableDiffusionXLPipeline": "networks.lora",
     "FluxPipeline": "networks.lora_flux",
+    "ChromaPipeline": "networks.lora_flux",
 }
 """Pipelines that have this format, and the module of sd-scripts that reads it."""
 
@@ -56,7 +57,7 @@ class Kohya(Export):
 
 def rename(adapter: Adapter, aligned: Aligned) -> dict[str, Tensor]:
     """The weights under kohya's names, as its network for this pipeline has them."""
-    if aligned.pipeline_class == "FluxPipeline":
+    if NETWORKS[aligned.pipeline_class] == "networks.lora_flux":
         return kohya_flux(adapter)
     if aligned.pipeline_class == "StableDiffusionPipeline":
         return kohya(adapter, unet_name)
