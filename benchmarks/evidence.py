@@ -1,12 +1,13 @@
 """What would convince a reviewer: objectives tuned alike, then compared on seeds that nothing was chosen by.
 
-    python benchmarks/evidence.py tune methods supervision labels batches longer --out runs/evidence
+    python benchmarks/evidence.py tune few methods supervision labels batches longer --out runs/evidence
     python benchmarks/evidence.py tune methods --table    # prints what is finished, and runs nothing
     python benchmarks/evidence.py methods --budget        # prints what is missing, and the seconds that it will take
 
 Every run makes its pairs, or takes those that a run before made with the same settings, trains, draws some prompts at
 one guidance scale, and judges. `tune` tries every method with the same learning rates, on the validation prompts of
-seeds 11 and 12; the others take each method's best that stays near fresh renders, and held-out prompts of fresh seeds.
+seeds 11 and 12, and `few` two methods with few pairs; the others take each method's best that stays near fresh
+renders, and held-out prompts of fresh seeds.
 What is finished is kept when it is run again, and `--part 0/2` and `--part 1/2` share the seeds between two processes.
 
 A gain is the mean over seeds of aligned less base, each of the same noise; its interval is from a bootstrap that draws
@@ -15,25 +16,19 @@ seeds, and prompts within them.
 
 import argparse
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from statistics import mean, median
 from typing import NamedTuple
-from unittest.mock import patch
 
-import torch
 from cheap_pairs import forwards_of, given_by, run
+from exchanged import exchanged
 from gains import Gain, gain_of, less, summary
 
-from ddspo import randomness
 from ddspo.errors import InputError
 from ddspo.files import write_json
-from ddspo.maths.pair import Pair
-from ddspo.pairs.data import PairData
-from ddspo.pairs.store import PairStore
 from ddspo.recipe import Recipe
 from ddspo.rows import read_json
 from ddspo.run_folder import RunFolder
@@ -45,6 +40,7 @@ BUDGET = "sample.pairs=512 train.steps=30 train.batch=32"
 """Pairs, updates and pairs an update of every run, unless a study says other ones."""
 NOISE = "policy_pair=forward_noise"
 PRETRAIN = "pretrain.train.steps=100 pretrain.train.batch=32 pretrain.train.device_batch=32 pretrain.train.lr=5e-4"
+JUDGED = 'sample.labels.candidates=3 sample.labels.judge={"geneval":{"detector":"scenes"}}'
 METHODS = {
     "TF-CPP": "policy_pair=training_free",
     "DD-CPP": f"policy_pair=data_driven {PRETRAIN} pretrain.adaptation.lora.rank=16",
@@ -53,6 +49,8 @@ METHODS = {
     "Linear-DPO": f"{NOISE} objective=linear objective.linear.beta=1000",
     "KTO": f"{NOISE} objective=kto objective.kto.beta=1000",
     "SFT": f"{NOISE} objective=sft",
+    "DD-CPP, judged": f"policy_pair=data_driven {PRETRAIN} pretrain.adaptation.lora.rank=16 {JUDGED}",
+    "Diffusion-DPO, judged": f"{NOISE} {JUDGED}",
 }
 VALIDATION = ("evaluate.prompts=package://ddspo.scenes/data/validation.jsonl", "evaluate.validation=null")
 SAMPLING = ("sample.steps=15", "sample.guidance=3")
@@ -123,12 +121,15 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("studies", nargs="+", choices=["tune", *STUDIES])
+    parser.add_argument("studies", nargs="+", choices=[*TUNING, *STUDIES])
     parser.add_argument("--recipe", type=Path, default=Path("recipes/scenes.yaml"))
     parser.add_argument("--out", default="runs/evidence")
     parser.add_argument("--scale", type=float, default=3.0, help="guidance, of base and aligned alike")
     parser.add_argument("--images", type=int, default=2, help="of each prompt")
     parser.add_argument("--seeds", nargs="+", type=int)
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, default=[*METHODS], help="of `tune`, `few` and `methods`"
+    )
     parser.add_argument("--part", default="0/1", help="of the seeds, for one of several processes")
     parser.add_argument("--table", action="store_true", help="print what is finished, and run nothing")
     parser.add_argument("--budget", action="store_true", help="print what is missing, and run nothing")
@@ -136,20 +137,28 @@ def _options() -> argparse.Namespace:
 
 
 def study_of(name: str, options: argparse.Namespace) -> Study:
-    """A study by name; all but `tune` need what that found."""
-    tunes, path = name == "tune", options.recipe
+    """A study by name; all but `tune` and `few` need what these found."""
+    tunes, path = name in TUNING, options.recipe
     model = given_by(path, ["seed=0"], "").model.path
     out = Path(options.out) / ("tune" if tunes else "fresh")
     fixed = [f"out={out}", "validation.every=0", "validation.final=0", "trackers=[]", *SAMPLING]
     fixed += [f"evaluate.images={options.images}"]
     fixed += [f"evaluate.metrics=[{METRICS.replace('MODEL', model)}]", f"evaluate.scales=[{options.scale:g}]"]
     if tunes:
-        cases = [Case(method, "", arm_of(method, rate)) for method in METHODS for rate in RATES]
-        few = [(method, few_of(n), n) for method in RIVALS for n in COUNTS if n <= FEW]
-        cases += [Case(method, f"{n} pairs", arm_of(method, rate, more)) for method, more, n in few for rate in RATES]
-        return Study(path, [*fixed, *VALIDATION], options.seeds or TUNED, cases)
+        return Study(path, [*fixed, *VALIDATION], options.seeds or TUNED, TUNING[name](options.methods))
     tune = study_of("tune", argparse.Namespace(**vars(options) | {"seeds": None}))
-    return Study(path, fixed, options.seeds or FRESH, STUDIES[name](partial(chosen, tune)))
+    return Study(path, fixed, options.seeds or FRESH, STUDIES[name](partial(chosen, tune), options.methods))
+
+
+def tune(names: Sequence[str]) -> list[Case]:
+    """Every method with every learning rate."""
+    return [Case(name, "", arm_of(name, rate)) for name in names for rate in RATES]
+
+
+def few(names: Sequence[str]) -> list[Case]:
+    """The two rivals with few pairs and every learning rate."""
+    every = [(name, n) for name in RIVALS if name in names for n in COUNTS if n <= FEW]
+    return [Case(name, f"{n} pairs", arm_of(name, rate, few_of(n))) for name, n in every for rate in RATES]
 
 
 def arm_of(method: str, rate: str, more: str = "") -> str:
@@ -170,7 +179,7 @@ def chosen(tune: Study, method: str, more: str = "") -> str:
     cases = [Case(method, "", arm_of(method, rate, more)) for rate in RATES]
     seeds = [seed for seed in tune.seeds if all(_done(tune, case, seed) for case in cases)]
     if not seeds:
-        raise InputError(f"{method}{more}: not tuned yet: run `tune` first")
+        raise InputError(f"{method}{more}: not tuned yet: run `tune` and `few` first")
     found = [(case.arm, founds(tune._replace(seeds=seeds), case)) for case in cases]
     tried = [(arm, mean(each.mean for each in runs), grown(runs)) for arm, runs in found]
     near = [each for each in tried if each[2] <= MOST] or [min(tried, key=lambda each: each[2])]
@@ -183,30 +192,30 @@ def grown(runs: Sequence[Gain]) -> float:
     return aligned / base
 
 
-def methods(best: Best) -> list[Case]:
+def methods(best: Best, names: Sequence[str]) -> list[Case]:
     """Each with its own learning rate."""
-    return [Case(name, "", best(name)) for name in METHODS]
+    return [Case(name, "", best(name)) for name in names]
 
 
-def supervision(best: Best) -> list[Case]:
+def supervision(best: Best, _: Sequence[str]) -> list[Case]:
     """Fewer and more pairs, the fewest with learning rates of their own."""
     every = [(name, n, best(name, few_of(n))) for name in RIVALS for n in COUNTS]
     return [Case(name, f"{n} pairs", arm if few_of(n) else f"{arm} sample.pairs={n}") for name, n, arm in every]
 
 
-def labels(best: Best) -> list[Case]:
+def labels(best: Best, _: Sequence[str]) -> list[Case]:
     """Winners and losers exchanged."""
     wrong, names = {"a third wrong": 1 / 3, "half wrong": 0.5}, (*RIVALS, "DMPO")
     return [Case(name, which, best(name), share) for name in names for which, share in wrong.items()]
 
 
-def batches(best: Best) -> list[Case]:
+def batches(best: Best, _: Sequence[str]) -> list[Case]:
     """Smaller and larger ones, of as many pairs in all."""
     sizes = {n: f"train.batch={n} train.device_batch={min(n, 32)} train.steps={SEEN // n}" for n in BATCHES}
     return [Case(name, f"{n} an update", f"{best(name)} {sizes[n]}") for name in RIVALS for n in BATCHES]
 
 
-def longer(best: Best) -> list[Case]:
+def longer(best: Best, _: Sequence[str]) -> list[Case]:
     """More updates, and of the most those that scored best on validation prompts."""
     names, last = (*RIVALS, "KTO"), LENGTHS[-1]
     cases = [Case(name, f"{n} updates", f"{best(name)} train.steps={n}") for name in names for n in LENGTHS]
@@ -214,9 +223,10 @@ def longer(best: Best) -> list[Case]:
     return cases + [Case(name, f"best of {last} updates", f"{best(name)} {kept}") for name in names]
 
 
-STUDIES: dict[str, Callable[[Best], list[Case]]] = {
+STUDIES: dict[str, Callable[[Best, Sequence[str]], list[Case]]] = {
     each.__name__: each for each in (methods, supervision, labels, batches, longer)
 }
+TUNING: dict[str, Callable[[Sequence[str]], list[Case]]] = {each.__name__: each for each in (tune, few)}
 COLUMNS = (
     *("run", "rate", "seeds", "sampling", "training", "gain", "95 % interval", "by seed", "distance", "readable"),
     f"less {RIVALS[1]}",
@@ -242,25 +252,9 @@ def founds(study: Study, case: Case) -> list[Gain]:
 
 def _run(study: Study, case: Case, seed: int) -> None:
     began, given = time.monotonic(), _given(study, case, seed)
-    with exchanged(case.wrong, seed):
+    with exchanged(case.wrong, seed) if case.wrong else nullcontext():
         run(study.recipe, _fixed(study, seed), case.arm, _mark(case))
     write_json(given.folder / TIME, {"seconds": time.monotonic() - began})
-
-
-@contextmanager
-def exchanged(share: float, seed: int) -> Iterator[None]:
-    """Inside, winner and loser of a fixed share of the pairs are exchanged as they are read."""
-    take = PairStore.take
-
-    def other(self: PairStore, rows: Sequence[int]) -> PairData:
-        found = take(self, rows)
-        draw = randomness.uniform([randomness.stable_seed(seed, name, "wrong label") for name in found.ids])
-        wrong = (draw < share).view(-1, 1, 1, 1)
-        win, lose = found.latents
-        return replace(found, latents=Pair(torch.where(wrong, lose, win), torch.where(wrong, win, lose)))
-
-    with patch.object(PairStore, "take", other) if share else nullcontext():
-        yield
 
 
 def _given(study: Study, case: Case, seed: int) -> Recipe:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
-from evidence import TUNED, founds, study_of
+from evidence import METHODS, TUNED, founds, study_of
 from gains import Gain, at_distance, interval
 
 
@@ -48,6 +48,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--scale", type=float, default=3.0, help="guidance, of base and aligned alike")
     parser.add_argument("--images", type=int, default=2, help="of each prompt")
     parser.add_argument("--seeds", nargs="+", type=int, default=TUNED)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=[*METHODS])
     parser.add_argument("--marks", nargs="+", type=float, default=[1.05, 1.1], help="distances, of the base's")
     return parser.parse_args()
 
