@@ -88,10 +88,16 @@ def run(path: Path, fixed: Sequence[str], arm: str, mark: str = "") -> None:
         share(pairs.folder, folder)
     base = given.folder.parent / f"base-{given.seed}"
     if base.exists():
-        shutil.copytree(base, folder.images / MODELS[0], copy_function=os.link, dirs_exist_ok=True)
+        shutil.copytree(base, folder.images / MODELS[0], copy_function=_linked, dirs_exist_ok=True)
     Workflow.start(given).run()
     if not base.exists():
         shutil.copytree(folder.images / MODELS[0], base, copy_function=os.link)
+
+
+def _linked(source: str, target: str) -> None:
+    """Link a file, unless a run that was interrupted did."""
+    if not Path(target).exists():
+        os.link(source, target)
 
 
 def finished(path: Path, fixed: Sequence[str], seeds: Sequence[int], arm: str) -> Iterator[Arm]:
