@@ -53,7 +53,7 @@ METHODS = {
     "Diffusion-DPO, judged": f"{NOISE} {JUDGED}",
 }
 VALIDATION = ("evaluate.prompts=package://ddspo.scenes/data/validation.jsonl", "evaluate.validation=null")
-SAMPLING = ("sample.steps=15", "sample.guidance=3")
+SAMPLING = ("sample.steps=15", "sample.guidance=3", "evaluate.steps=15")
 """Labelled methods follow the samples themselves, so that these are not the cheapest."""
 METRICS = "{geneval: {detector: scenes}}, {confident: {detector: scenes}}, {latent_distance: {model: MODEL}}"
 VALIDATED = "validation.every=30 validation.scored=116 validation.batch=64 validation.save=best"

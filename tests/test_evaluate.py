@@ -212,6 +212,28 @@ def test_each_image_has_a_seed_of_its_own_which_models_and_scales_share(painted:
         assert seed == randomness.stable_seed(5, split, SPLITS[split][item], index, "image")
 
 
+def test_a_scale_that_is_the_best_of_no_model_is_given_up(tmp_path: Path) -> None:
+    """Ten prompts, each with three images: 1 is worse than another with both models, and 2 and 3 with one each.
+
+    So of 1 the first images alone are drawn; with `screening` 0 all are, and the choice is the same.
+    """
+    items = {split: [{"id": text, "prompt": text} for text in SPLITS[split]] for split in SPLITS}
+    items["validation"] = [{"id": f"{n}", "prompt": "x" * (n + 1)} for n in range(10)]
+    drawn = {}
+    for screening in (0.05, 0.0):
+        run = RunFolder(tmp_path / f"{screening}")
+        models = {"base": lambda: Painter(RED["base"]), "aligned": lambda: Painter(RED["aligned"])}
+        evaluate(run, models, items, evaluation((Red(),), validation_images=3, screening=screening))
+        counts = [len(list(run.tried_at("base", scale).glob("*.png"))) for scale in (1, 2, 3)]
+        listed = [len(read_rows(run.tried_at("aligned", scale) / "metadata.jsonl")) for scale in (1, 2, 3)]
+        assert counts == listed == ([10, 30, 30] if screening else [30, 30, 30])
+        drawn[screening] = {
+            path.relative_to(run.path): path.read_bytes() for path in sorted(run.path.glob("tried/*/[23]/*.png"))
+        }
+        assert json.loads(run.drawn.read_text())["scales"] == BEST
+    assert drawn[0.05] == drawn[0.0]
+
+
 def test_colourfulness_is_the_models_own(painted: RunFolder) -> None:
     """Saturation is the largest channel minus the smallest, here (red - blue) / 255, or with more green of green."""
     found = json.loads(painted.evaluation.read_text())["metrics"]["saturation"]["models"]

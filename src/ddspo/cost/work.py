@@ -147,7 +147,7 @@ def in_the_end(recipe: Recipe, backbone: Backbone) -> Drawn:
 
 
 def in_evaluation(settings: Evaluation, backbone: Backbone) -> Drawn:
-    """Every model over all scales on the validation prompts, then at one, which may be the dearest."""
+    """Every model over all scales on the validation prompts, none given up, then at one, which may be the dearest."""
     each = {scale: backbone.evaluations(settings.steps, scale) for scale in settings.scales}
     drawn = len(read_prompts(settings.prompts, "evaluate.prompts")) * settings.images
     images, forwards = drawn, drawn * max(each.values())

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from annotated_types import Ge, Gt, Le, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 from typing_extensions import Doc
 
 from ddspo.errors import quoted
@@ -42,6 +42,12 @@ class Evaluation:
     validation_images: Annotated[
         int, Gt(0), Le(10_000), Doc("images a prompt, model and scale for choosing the scale")
     ] = 4
+    screening: Annotated[
+        float,
+        Ge(0),
+        Lt(1),
+        Doc("probability at most that the best scale is given up after the first of these images; 0: none is"),
+    ] = 0.05
     batch: Annotated[int, Gt(0), Doc("images generated at once")] = 64
     judge_batch: Annotated[int, Gt(0), Doc("images that a judge gets at once")] = 16
 

@@ -1,7 +1,8 @@
 """aligned/ -> images/: every model draws the evaluation prompts from the same seeds; only scales are chosen here.
 
 Where there are several guidance scales, each model first draws the validation prompts at all of them (tried/), and one
-metric chooses its scale. One model is in memory at a time, and none while a judge is.
+metric chooses its scale. A scale that the first image of each prompt shows to be the best of no model is given up. One
+model is in memory at a time, and none while a judge is.
 """
 
 import shutil
@@ -21,6 +22,7 @@ from ddspo.images import Unreadable, read_image, write_image
 from ddspo.judging.judging import Judging
 from ddspo.judging.options import Evaluation
 from ddspo.judging.pictures import Picture
+from ddspo.judging.scales import Scored, best, may_be_best
 from ddspo.judging.sheets import METADATA, file_name, read_sheet
 from ddspo.maths.statistics import overall
 from ddspo.metrics.base import Metric
@@ -34,18 +36,19 @@ Loader = Callable[[], Backbone]
 
 @dataclass(frozen=True)
 class Sheet:
-    """What one model draws at one scale: `images` images of each row."""
+    """What one model draws at one scale: `images` images of each row, of which the first `there` have been drawn."""
 
     folder: Path
     split: str
     scale: float
     items: Sequence[Row]
     images: int
+    there: int = 0
 
-    def rows(self, seed: int) -> Iterator[Row]:
+    def rows(self, seed: int, first: int = 0) -> Iterator[Row]:
         """Its images in order, each with the row that it is drawn from; seeds are those of all models and scales."""
         for number, item in enumerate(self.items):
-            for index in range(self.images):
+            for index in range(first, self.images):
                 place = {"file_name": file_name(number, index), "item": number, "index": index}
                 yield item | place | {"seed": image_seed(seed, self.split, item, index), "scale": self.scale}
 
@@ -74,12 +77,7 @@ class Images:
         """Choose the scales, and draw the evaluation prompts."""
         given = self.settings
         loaders = {name: each for name, each in self.models.items() if callable(each)}
-        if self.choose:
-            for model, load in loaders.items():
-                self._draw(load, [self._tried(model, scale) for scale in given.scales], f"{model} tries")
-            scales = self._choose([*loaders])
-        else:
-            scales = dict.fromkeys(loaders, given.scales[0])
+        scales = self._chosen(loaders) if self.choose else dict.fromkeys(loaders, given.scales[0])
         for model, source in self.models.items():
             if callable(source):
                 sheet = Sheet(self.folder.images / model, "evaluation", scales[model], self._evaluation, given.images)
@@ -93,9 +91,33 @@ class Images:
     def _evaluation(self) -> Sequence[Row]:
         return self.items["evaluation"]
 
-    def _tried(self, model: str, scale: float) -> Sheet:
+    def _chosen(self, loaders: Mapping[str, Loader]) -> dict[str, float]:
+        """The scale of each model at which the validation prompts are best followed."""
+        given, scales, drawn = self.settings, list(self.settings.scales), 0
+        if given.screening and given.validation_images > 1:
+            drawn = 1
+            self._try(loaders, scales, drawn)
+            scales = self._screened(self._scored([*loaders], scales))
+        if len(scales) > 1:
+            self._try(loaders, scales, given.validation_images, drawn)
+        found = self._scored([*loaders], scales)
+        return {model: best({scale: overall(*each) for scale, each in found[model].items()}) for model in loaders}
+
+    def _try(self, loaders: Mapping[str, Loader], scales: Sequence[float], images: int, there: int = 0) -> None:
+        """Draw so many images of each validation prompt, with every model and scale."""
         rows = self.items["validation"]
-        return Sheet(self.folder.tried_at(model, scale), "validation", scale, rows, self.settings.validation_images)
+        for model, load in loaders.items():
+            folders = [(self.folder.tried_at(model, scale), scale) for scale in scales]
+            sheets = [Sheet(folder, "validation", scale, rows, images, there) for folder, scale in folders]
+            self._draw(load, sheets, f"{model} tries")
+
+    def _screened(self, found: Mapping[str, Scored]) -> list[float]:
+        """The scales that may be the best of some model."""
+        kept = set().union(*(may_be_best(each, self.settings.screening) for each in found.values()))
+        gone = ", ".join(f"{scale:g}" for scale in self.settings.scales if scale not in kept)
+        if gone:
+            self.progress.say(f"images: guidance {gone}: given up after the first image of each validation prompt")
+        return [scale for scale in self.settings.scales if scale in kept]
 
     def _draw(self, load: Loader, sheets: Sequence[Sheet], name: str) -> None:
         """Draw every batch of which an image is missing; the processes take turns, and load what they need."""
@@ -112,7 +134,7 @@ class Images:
             alone(partial(self._list, sheet))
 
     def _batches(self, sheet: Sheet) -> list[tuple[Sheet, list[Row]]]:
-        rows, size = list(sheet.rows(self.seed)), self.settings.batch
+        rows, size = list(sheet.rows(self.seed, sheet.there)), self.settings.batch
         return [(sheet, rows[first : first + size]) for first in range(0, len(rows), size)]
 
     def _list(self, sheet: Sheet) -> None:
@@ -131,21 +153,19 @@ class Images:
                     write_image(sheet.folder / row["file_name"], image)
                 advance(each, f"{name}, guidance {sheet.scale:g}")
 
-    def _choose(self, models: Sequence[str]) -> dict[str, float]:
-        """The scale of each model at which the validation prompts are best followed."""
+    def _scored(self, models: Sequence[str], scales: Sequence[float]) -> dict[str, Scored]:
+        """Groups and scores of the images that each model tried at each scale; more is better."""
         metric = self.choose
         assert metric
-        grid = [(model, scale) for model in models for scale in self.settings.scales]
-        sheets = [read_sheet(self.folder.tried_at(*each)) for each in grid]
-        scores = iter(self.judging.scores(metric, [picture for sheet in sheets for picture in sheet]))
-        curves: dict[str, dict[float, float]] = {model: {} for model in models}
-        for (model, scale), sheet in zip(grid, sheets, strict=True):
-            groups, values = [metric.group(picture.row) for picture in sheet], [next(scores).value for _ in sheet]
-            curves[model][scale] = overall(groups, values)
-        sign = 1 if metric.higher_is_better else -1
-        return {
-            model: best({scale: sign * value for scale, value in curve.items()}) for model, curve in curves.items()
+        sheets = {
+            (model, scale): read_sheet(self.folder.tried_at(model, scale)) for model in models for scale in scales
         }
+        scores = iter(self.judging.scores(metric, [picture for sheet in sheets.values() for picture in sheet]))
+        sign, found = 1 if metric.higher_is_better else -1, {model: Scored() for model in models}
+        for (model, scale), sheet in sheets.items():
+            groups = [metric.group(picture.row) for picture in sheet]
+            found[model][scale] = groups, [sign * next(scores).value for _ in sheet]
+        return found
 
     def _copy(self, model: str, pictures: Sequence[Picture]) -> None:
         """Take over what was drawn elsewhere, image by image, for the prompts of the evaluation."""
@@ -168,11 +188,6 @@ class Images:
 def image_seed(seed: int, split: str, item: Row, index: int) -> int:
     """The seed of a prompt's image number `index`, the same for every model and scale."""
     return randomness.stable_seed(seed, split, item["id"], index, "image")
-
-
-def best(curve: Mapping[float, float]) -> float:
-    """The scale of the highest score; of equal ones the smallest."""
-    return min(curve, key=lambda scale: (-curve[scale], scale))
 
 
 def _is_there(sheet: Sheet, rows: Sequence[Row]) -> bool:
