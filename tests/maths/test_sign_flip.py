@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ddspo.judging.scales import Scored, best, may_be_best
+from ddspo.judging.scales import Scored, best, can_show, may_be_best
 from ddspo.maths.statistics import sign_flip
 
 
@@ -43,6 +43,7 @@ def test_of_many_scales_each_has_its_part_of_the_error() -> None:
     """Five prompts that agree, p = 1/32: less than .05 once, and not with two others."""
     low, high = [0.0] * 5, [1.0] * 5
     assert may_be_best(scored(s1=low, s2=high), 0.05) == {2.0}
+    assert [can_show(5, 2, 0.05), can_show(5, 3, 0.05), can_show(6, 3, 0.05), can_show(99, 2, 0)] == [1, 0, 1, 0]
     assert may_be_best(scored(s1=low, s2=high, s3=high), 0.05) == {1.0, 2.0, 3.0}
 
 

@@ -16,6 +16,11 @@ def best(curve: Mapping[float, float]) -> float:
     return min(curve, key=lambda scale: (-curve[scale], scale))
 
 
+def can_show(prompts: int, scales: int, error: float) -> bool:
+    """Whether so many prompts are enough for `may_be_best` to give a scale up: at p = 2^-prompts, where all agree."""
+    return 2.0**-prompts * (scales - 1) < error
+
+
 def may_be_best(found: Scored, error: float) -> set[float]:
     """The scales that one image of each prompt leaves.
 

@@ -22,7 +22,7 @@ from ddspo.images import Unreadable, read_image, write_image
 from ddspo.judging.judging import Judging
 from ddspo.judging.options import Evaluation
 from ddspo.judging.pictures import Picture
-from ddspo.judging.scales import Scored, best, may_be_best
+from ddspo.judging.scales import Scored, best, can_show, may_be_best
 from ddspo.judging.sheets import METADATA, file_name, read_sheet
 from ddspo.maths.statistics import overall
 from ddspo.metrics.base import Metric
@@ -94,7 +94,8 @@ class Images:
     def _chosen(self, loaders: Mapping[str, Loader]) -> dict[str, float]:
         """The scale of each model at which the validation prompts are best followed."""
         given, scales, drawn = self.settings, list(self.settings.scales), 0
-        if given.screening and given.validation_images > 1:
+        prompts = len(self.items["validation"])
+        if given.validation_images > 1 and can_show(prompts, len(scales), given.screening):
             drawn = 1
             self._try(loaders, scales, drawn)
             scales = self._screened(self._scored([*loaders], scales))
