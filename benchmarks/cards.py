@@ -28,6 +28,7 @@ MODELS = {
     "sdxl": ("sdxl", "stabilityai/stable-diffusion-xl-base-1.0"),
     "sd35-medium": ("sd35-medium", "stabilityai/stable-diffusion-3.5-medium"),
     "flux-dev": ("flux-dev", "black-forest-labs/FLUX.1-dev"),
+    "flux2-klein-4b": ("flux2-klein-4b", "black-forest-labs/FLUX.2-klein-base-4B"),
     "chroma": ("chroma", "lodestones/Chroma1-HD"),
     "sana": ("sana-1600m", "Efficient-Large-Model/Sana_1600M_1024px_diffusers"),
     "pixart": ("pixart-sigma", "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS"),
@@ -38,7 +39,17 @@ CARDS = (24, 12)
 """GiB."""
 HOST = 64
 """GiB of main memory."""
-HOURS = {"sd15": 2, "sana": 4, "pixart": 4, "sdxl": 6, "sd35-medium": 6, "flux-dev": 12, "chroma": 12, "lumina2": 6}
+HOURS = {
+    "sd15": 2,
+    "sana": 4,
+    "pixart": 4,
+    "sdxl": 6,
+    "sd35-medium": 6,
+    "flux-dev": 12,
+    "chroma": 12,
+    "flux2-klein-4b": 6,
+    "lumina2": 6,
+}
 """An evening, or a night."""
 NOT_TRIED = """\
 # Not run here: planned from the model's configuration alone. Rate, inverse temperature, pairs and updates were

@@ -19,7 +19,7 @@ from ddspo.errors import InputError
 SECONDS = 5
 """How long the hub may take to answer before only what is kept of it here counts."""
 
-FILES = ["*.json", "*.txt", "*.model"]
+FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
 """What a model is without its weights: configurations and tokenizers."""
 
 

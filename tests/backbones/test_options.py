@@ -10,6 +10,7 @@ import torch
 from ddspo.backbones.base import Backbone, Model
 from ddspo.backbones.chroma import Chroma
 from ddspo.backbones.flux import Flux
+from ddspo.backbones.flux2 import Flux2
 from ddspo.backbones.lumina2 import Lumina2
 from ddspo.backbones.pixart import PixArt
 from ddspo.backbones.sana import INSTRUCTION, Sana
@@ -19,7 +20,7 @@ from ddspo.backbones.sdxl import SDXL
 from ddspo.errors import InputError
 from ddspo.scenes.networks import MINIATURES, make_autoencoder, make_tokenizer
 
-ALL = [Chroma, Flux, Lumina2, PixArt, Sana, SD, SD3, SDXL]
+ALL = [Chroma, Flux, Flux2, Lumina2, PixArt, Sana, SD, SD3, SDXL]
 PROMPTS = ["a red cube", "two cats", "x"]
 
 
@@ -162,8 +163,8 @@ folder = Path(sys.argv[1])
 for each in sorted(folder.iterdir()):
     pipeline = DiffusionPipeline.from_pretrained(each)
     options = eval((each / "call.txt").read_text())
-    generator = torch.Generator().manual_seed(5)
-    image = pipeline("a red cube", num_inference_steps=2, generator=generator, output_type="np", **options).images[0]
+    options |= {"num_inference_steps": 2, "generator": torch.Generator().manual_seed(5), "output_type": "np"}
+    image = pipeline(prompt="a red cube", **options).images[0]
     numpy.save(each / "found.npy", image)
 assert not any(name.split(".")[0] == "ddspo" for name in sys.modules)
 """
@@ -179,7 +180,7 @@ def test_saved_folders_need_no_import_of_this_library(tmp_path: Path) -> None:
         (tmp_path / cls.__name__ / "call.txt").write_text(repr(backbone.call))
         generator = torch.Generator().manual_seed(5)
         image = backbone.pipeline(
-            "a red cube", num_inference_steps=2, generator=generator, output_type="np", **backbone.call
+            prompt="a red cube", num_inference_steps=2, generator=generator, output_type="np", **backbone.call
         ).images[0]
         np.save(tmp_path / cls.__name__ / "expected.npy", image)
     subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path)], check=True, cwd=tmp_path)

@@ -96,13 +96,21 @@ def test_batched_is_separate(backbone: Backbone) -> None:
 
 @pytest.mark.parametrize("guided", [False, True])
 def test_a_sample_is_the_plain_pipelines(backbone: Backbone, *, guided: bool) -> None:
-    """To the bit, from the same initial noise, with the usual guidance in the pipeline's own words and without."""
+    """To the bit what its scheduler leaves, from the same initial noise, with the usual guidance and without."""
     guidance = backbone.guidance if guided else 1.0
     found = backbone.generate(PROMPTS, [1, 2, 3], 2, guidance)
     latents = backbone.pack(backbone.initial_noise([1, 2, 3]))
     call = {"latents": latents, "num_inference_steps": 2, "output_type": "latent", "guidance_scale": guidance}
-    expected = backbone.pipeline(PROMPTS, **call, **backbone.call).images
-    assert torch.equal(found, backbone.unpack(expected))
+    step, left = backbone.pipeline.scheduler.step, []
+
+    @wraps(step)
+    def stepping(*given: Any, **options: Any) -> Any:
+        left[:] = step(*given, **options)
+        return left
+
+    backbone.pipeline.scheduler.step = stepping
+    backbone.pipeline(prompt=PROMPTS, **call, **backbone.call)
+    assert torch.equal(found, backbone.unpack(left[0]))
 
 
 def test_a_sample_depends_on_its_own_seed_only(backbone: Backbone) -> None:
@@ -234,7 +242,9 @@ def test_saved_weights_load_into_plain_diffusers(backbone: Backbone, adaptation:
 def image_of(pipeline: Any, like: Backbone) -> np.ndarray:
     pipeline.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(5)
-    return pipeline(PROMPTS[0], num_inference_steps=2, generator=generator, output_type="np", **like.call).images[0]
+    return pipeline(
+        prompt=PROMPTS[0], num_inference_steps=2, generator=generator, output_type="np", **like.call
+    ).images[0]
 
 
 def plain_pipeline(cls: Any, folder: Path) -> Any:
@@ -320,8 +330,9 @@ def test_latents_of_images_are_in_model_space(backbone: Backbone) -> None:
         code = code if isinstance(code, torch.Tensor) else code.mode()
         expected = process.postprocess(vae.decode(code, return_dict=False)[0], output_type="np") * 255
     np.testing.assert_allclose(backbone.decode(latents), expected, rtol=0, atol=0.51)
-    wanted = (code - (vae.config.get("shift_factor") or 0)) * vae.config.scaling_factor
-    torch.testing.assert_close(latents, wanted, rtol=1e-5, atol=1e-5)
+    if "scaling_factor" in vae.config:  # else it has statistics, of which the family's own test knows
+        wanted = (code - (vae.config.get("shift_factor") or 0)) * vae.config.scaling_factor
+        torch.testing.assert_close(latents, wanted, rtol=1e-5, atol=1e-5)
     tall = np.zeros((3 * height, 2 * width, 3), np.uint8)
     assert backbone.to_latents([tall, images[0]]).shape == latents.shape
 

@@ -23,7 +23,7 @@ from ddspo.stages.export import export
 from ddspo.training.policies import Policies
 
 KOHYA = {"sd", "sdxl", "flux", "chroma"}
-COMFYUI = {"sd", "sdxl", "sd3", "flux", "chroma", "pixart"}
+COMFYUI = {"sd", "sdxl", "sd3", "flux", "flux2", "chroma", "pixart"}
 BACKBONES = components.names(Backbone)
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKLFlux2
 from PIL import Image
 from torch import Tensor, nn
 
@@ -21,18 +22,21 @@ PIXELS = 1024 * 1024
 class Autoencoder:
     """A pipeline's autoencoder and image processor: latent = (code - mean) / std * scaling_factor.
 
-    The mean is `shift_factor`, or `latents_mean` for each channel; most models have neither. However many images it
-    is given, it takes `PIXELS` at a time, or one image that has more.
+    The mean is `shift_factor`, or `latents_mean` for each channel; most models have neither. FLUX.2 has running
+    statistics of each place in its patches: a latent is such a patch, its places are the channels. However many
+    images it is given, it takes `PIXELS` at a time, or one image that has more.
 
     Attributes:
         vae: The network.
         processor: Between its images and arrays.
         scale: Pixels that a latent has to a side.
+        patch: Numbers of the code to a side that are one latent.
     """
 
     vae: Any
     processor: Any
     scale: int
+    patch: int = 1
 
     def decode(self, latents: Tensor) -> list[np.ndarray]:
         """Images [H, W, 3] uint8 of latents [N, C, h, w]."""
@@ -47,7 +51,8 @@ class Autoencoder:
     def encode(self, images: Sequence[np.ndarray]) -> Tensor:
         """Latents [N, C, h, w] float32 of images [H, W, 3] uint8 of one size."""
         mean, std = self._statistics()
-        return (torch.cat(list(self._codes(images))) - mean) / std * self.vae.config.scaling_factor
+        codes = nn.functional.pixel_unshuffle(torch.cat(list(self._codes(images))), self.patch)
+        return (codes - mean) / std * self._factor
 
     def features(self, images: Sequence[np.ndarray]) -> Tensor:
         """The code of images of one size, averaged over 4 x 4 cells: [N, F] float32 on the CPU."""
@@ -58,7 +63,7 @@ class Autoencoder:
     def decoded(self, latents: Tensor) -> Tensor:
         """Images [N, 3, H, W] within -1 ... 1 of as many latents as fit at once."""
         mean, std = self._statistics()
-        code = latents.to(self.vae.device) / self.vae.config.scaling_factor * std + mean
+        code = nn.functional.pixel_shuffle(latents.to(self.vae.device) / self._factor * std + mean, self.patch)
         images: Tensor = self.vae.decode(code.to(self.vae.dtype), return_dict=False)[0]
         return images
 
@@ -81,9 +86,16 @@ class Autoencoder:
         code = self.vae.encode(x.to(self.vae.device, self.vae.dtype), return_dict=False)[0]
         return (code if isinstance(code, Tensor) else code.mode()).float()  # AutoencoderDC has no distribution
 
+    @property
+    def _factor(self) -> float:
+        return float(self.vae.config.get("scaling_factor", 1.0))
+
     def _statistics(self) -> tuple[Tensor, Tensor]:
         """[1, C or 1, 1, 1] each."""
         config, device = self.vae.config, self.vae.device
+        if isinstance(self.vae, AutoencoderKLFlux2):
+            running = self.vae.bn.running_mean, (self.vae.bn.running_var + config.batch_norm_eps).sqrt()
+            return running[0].float().view(1, -1, 1, 1), running[1].float().view(1, -1, 1, 1)
         mean = torch.tensor(config.get("latents_mean") or [config.get("shift_factor") or 0.0], device=device)
         std = torch.tensor(config.get("latents_std") or [1.0], device=device)
         return mean.view(1, -1, 1, 1), std.view(1, -1, 1, 1)

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+PROMPT = "PROMPT"
+"""What stands for a prompt in a conversation."""
+
 
 class Cut(NamedTuple):
     """A prompt that loses its end in one text encoder: the words of it that are not, or not wholly, read."""
@@ -72,6 +75,14 @@ def read_alike(readers: Sequence[Reader], prompt: str, texts: Sequence[str]) -> 
     """Which of some texts no reader tells from the prompt."""
     every = [reader.alike(prompt, texts) for reader in readers]
     return [bool(every) and all(each[place] for each in every) for place in range(len(texts))]
+
+
+def before_prompt(tokenizer: Any, **options: Any) -> str:
+    """What the chat template of a tokenizer writes before a prompt, told `options`."""
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": PROMPT}], tokenize=False, add_generation_prompt=True, **options
+    )
+    return str(text).partition(PROMPT)[0]
 
 
 def readers_of(pipeline: Any, max_length: int | None, *, lower: bool = False) -> list[Reader]:

@@ -30,7 +30,7 @@ def sampling_with(backbone: Backbone, name: str | None, options: Mapping[str, An
         InputError: It is none, or samples another kind of model, or an option is not one of its own.
     """
     own = backbone.pipeline.scheduler
-    backbone.pipeline.scheduler = replaced(own, name, options, backbone.tokens)
+    backbone.pipeline.scheduler = replaced(own, backbone.path, name, options)
     try:
         yield
     finally:
@@ -43,7 +43,8 @@ def scheduler_of(found: Found, name: str | None, options: Mapping[str, Any], ste
     Raises:
         InputError: As of `sampling_with`, or it leads nowhere, or there are more steps than times.
     """
-    scheduler = replaced(own_scheduler(found), name, options, TOKENS)
+    own = own_scheduler(found)
+    scheduler = replaced(own, noise_path(own, TOKENS), name, options)
     check_steps(scheduler, steps or 1, "sample.steps")
     try:
         walk(scheduler, steps or FEW)
@@ -53,8 +54,8 @@ def scheduler_of(found: Found, name: str | None, options: Mapping[str, Any], ste
     return scheduler
 
 
-def replaced(own: Any, name: str | None, options: Mapping[str, Any], tokens: int) -> Any:
-    """A scheduler of some name for the model of another one."""
+def replaced(own: Any, path: NoisePath, name: str | None, options: Mapping[str, Any]) -> Any:
+    """A scheduler of some name for the model of another one, which has that path."""
     import diffusers
 
     kind: Any = getattr(diffusers, name, None) if name else type(own)
@@ -65,10 +66,10 @@ def replaced(own: Any, name: str | None, options: Mapping[str, Any], tokens: int
     _check_options(kind, options)
     if name is None and not options:
         return own
-    path, title = noise_path(own, tokens), f"{KEY} {kind.__name__}"
+    title = f"{KEY} {kind.__name__}"
     try:
         made = kind.from_config(own.config, **{**(_flow(path, kind) if kind is not type(own) else {}), **options})
-        other = noise_path(made, tokens)
+        other = noise_path(made, TOKENS)
     except Exception as error:  # an InputError, or whatever a scheduler does with numbers that make no schedule
         raise InputError(f"{title}: not for this model: {short(error)}") from None
     if not _same(path, other):

@@ -65,8 +65,13 @@ def check_steps(scheduler: Any, steps: int, where: str) -> None:
         raise InputError(f"{where} {steps}: the model has {times} times: take as many steps at most")
 
 
-def noise_path(scheduler: Any, tokens: int) -> NoisePath:
+def noise_path(scheduler: Any, tokens: int, mu: float | None = None) -> NoisePath:
     """The path of a pipeline whose denoiser sees an image as so many tokens.
+
+    Args:
+        scheduler: The pipeline's.
+        tokens: What a dynamic shift depends on.
+        mu: That shift, where the pipeline has a rule of its own for it.
 
     Raises:
         InputError: The scheduler belongs to another kind of model, or has no times.
@@ -75,7 +80,7 @@ def noise_path(scheduler: Any, tokens: int) -> NoisePath:
     if config.num_train_timesteps < 1:
         raise InputError(f"{name} with num_train_timesteps {config.num_train_timesteps}: give 1000, or another model")
     if is_flow(type(scheduler)) or config.get("use_flow_sigmas"):
-        return RectifiedFlow(flow_shift(config, tokens), config.num_train_timesteps)
+        return RectifiedFlow(flow_shift(config, tokens, mu), config.num_train_timesteps)
     # All samplers of one beta schedule hold it under this name: DDIM, PNDM, Euler, DPM solvers, UniPC and others.
     if "alphas_cumprod" not in vars(scheduler):
         raise InputError(f"{name} is no scheduler of an epsilon, v or flow model: give another model")
@@ -117,20 +122,21 @@ def walk(scheduler: Any, steps: int) -> None:
         raise ValueError("it gives latents that are not finite")
 
 
-def flow_shift(config: Any, tokens: int) -> float:
+def flow_shift(config: Any, tokens: int, mu: float | None = None) -> float:
     """How far inference moves times towards noise: a constant, or with dynamic shift a function of the image's size.
 
     Dynamic shift (FLUX.1-dev): exp(mu), or mu where the config says so, with mu linear in the number of tokens.
     """
     if not config.get("use_dynamic_shifting"):
         return float(config["flow_shift"] if config.get("use_flow_sigmas") else config["shift"])
-    from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+    if mu is None:
+        from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
-    mu = calculate_shift(
-        tokens,
-        config.get("base_image_seq_len", 256),
-        config.get("max_image_seq_len", 4096),
-        config.get("base_shift", 0.5),
-        config.get("max_shift", 1.15),
-    )
+        mu = calculate_shift(
+            tokens,
+            config.get("base_image_seq_len", 256),
+            config.get("max_image_seq_len", 4096),
+            config.get("base_shift", 0.5),
+            config.get("max_shift", 1.15),
+        )
     return float(mu if config.get("time_shift_type") == "linear" else math.exp(mu))

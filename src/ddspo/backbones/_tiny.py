@@ -4,7 +4,16 @@ from string import ascii_lowercase
 from typing import Any
 
 from diffusers import AutoencoderDC, AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTokenizer, GemmaTokenizerFast, T5Config, T5EncoderModel, T5TokenizerFast
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import (
+    CLIPTextConfig,
+    CLIPTokenizer,
+    GemmaTokenizerFast,
+    Qwen2TokenizerFast,
+    T5Config,
+    T5EncoderModel,
+    T5TokenizerFast,
+)
 
 WIDTH = 16
 READS = 16
@@ -52,6 +61,24 @@ def gemma_tokenizer(text: str) -> GemmaTokenizerFast:
     """Byte pairs of one text, and all letters."""
     texts = [text, " ".join(ascii_lowercase)]
     return GemmaTokenizerFast().train_new_from_iterator(texts, vocab_size=500, show_progress=False)
+
+
+MARKS = ("<|im_start|>", "<|im_end|>", "<think>", "</think>")
+CHAT = (
+    "{% for each in messages %}<|im_start|>{{ each.role }}\n{{ each.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+"""Qwen3's template for conversations of plain text."""
+
+
+def qwen_tokenizer() -> Qwen2TokenizerFast:
+    """One token a byte, and the marks of a conversation, with the template."""
+    symbols = ["<|endoftext|>", *sorted(ByteLevel.alphabet())]
+    tokenizer = Qwen2TokenizerFast({symbol: index for index, symbol in enumerate(symbols)}, [])
+    tokenizer.add_special_tokens({"additional_special_tokens": list(MARKS)})
+    tokenizer.chat_template = CHAT
+    return tokenizer
 
 
 def unet(**changes: Any) -> UNet2DConditionModel:

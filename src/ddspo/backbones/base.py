@@ -187,6 +187,11 @@ class Backbone(WithDenoiser, ABC):
         return self.config.in_channels, *self._sides(self.config.sample_size)
 
     @property
+    def scale(self) -> int:
+        """Pixels that a latent has to a side."""
+        return int(self.pipeline.vae_scale_factor)
+
+    @property
     def tokens(self) -> int:
         """Positions at which a transformer sees one latent."""
         _, height, width = self.latent_shape
@@ -196,9 +201,8 @@ class Backbone(WithDenoiser, ABC):
     def call(self) -> dict[str, Any]:
         """What a plain pipeline call needs to be told to do as this backbone does."""
         _, height, width = self.latent_shape
-        scale = self.pipeline.vae_scale_factor
         read = {"max_sequence_length": self.max_length} if self.long_text else {}
-        return {"height": height * scale, "width": width * scale} | read
+        return {"height": height * self.scale, "width": width * self.scale} | read
 
     def to(self, device: torch.device | str) -> Self:
         """Move every part to a device, except weights that wait in main memory."""
@@ -221,17 +225,22 @@ class Backbone(WithDenoiser, ABC):
 
         The seeds decide the initial noise, and what a scheduler that draws noise at every step draws.
         """
+        told = self.guided(guidance, len(prompts))
+        return self.unpack(self.drawn(prompts, seeds, num_inference_steps=steps, **told)).float()
+
+    def drawn(self, prompts: Sequence[str], seeds: Sequence[int], **options: Any) -> Tensor:
+        """What the pipeline's own call leaves, told `options` beside what it is always told."""
         result = self.pipeline(
-            list(prompts),
+            prompt=list(prompts),
             latents=self.pack(self.initial_noise(seeds)),
             generator=[torch.Generator().manual_seed(randomness.stable_seed(seed, "sampler")) for seed in seeds],
-            num_inference_steps=steps,
             output_type="latent",
             return_dict=False,
-            **self.guided(guidance, len(prompts)),
+            **options,
             **self.call,
         )
-        return self.unpack(result[0]).float()
+        latents: Tensor = result[0]
+        return latents
 
     def guided(self, guidance: float, count: int) -> dict[str, Any]:
         """What the pipeline's call is told of guidance, 1 being none, for so many prompts."""
@@ -249,7 +258,7 @@ class Backbone(WithDenoiser, ABC):
     def autoencoder(self) -> Autoencoder:
         """Between images and latents."""
         pipeline = self.pipeline
-        return Autoencoder(pipeline.vae, pipeline.image_processor, pipeline.vae_scale_factor)
+        return Autoencoder(pipeline.vae, pipeline.image_processor, self.scale)
 
     def decode(self, latents: Tensor) -> list[np.ndarray]:
         """Images of latents in model space, each [H, W, 3] uint8."""
@@ -278,6 +287,6 @@ class Backbone(WithDenoiser, ABC):
 
     def _sides(self, made_for: Any) -> tuple[int, int]:
         if self.resolution:
-            return (self.resolution // self.pipeline.vae_scale_factor,) * 2
+            return (self.resolution // self.scale,) * 2
         height, width = (made_for, made_for) if isinstance(made_for, int) else made_for
         return height, width

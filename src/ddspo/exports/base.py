@@ -116,7 +116,9 @@ class Aligned:
         side, length = self.model.resolution, self.model.max_length
         call = {"height": side, "width": side, "max_sequence_length": length}
         more = "".join(f", {name}={value}" for name, value in call.items() if value)
-        last = f"image = pipeline('a red cube on a blue sphere', generator=torch.manual_seed(0){more}).images[0]"
+        last = (
+            f"image = pipeline(prompt='a red cube on a blue sphere', generator=torch.manual_seed(0){more}).images[0]"
+        )
         where = "" if pipeline or self.hub_id or self.model.path.startswith(PACKAGE) else "  # the base's own folder"
         rows = [*head, "", f"pipeline = {self.pipeline_class}.from_pretrained({arguments}){where}", *lines, last]
         return "".join(f"    {row}".rstrip() + "\n" for row in rows)

@@ -1,4 +1,4 @@
-"""One LoRA file that ComfyUI's own loader reads: SD, SDXL, SD3, FLUX.1, Chroma, PixArt."""
+"""One LoRA file that ComfyUI's own loader reads: SD, SDXL, SD3, FLUX.1, FLUX.2, Chroma, PixArt."""
 
 import re
 from dataclasses import dataclass
@@ -22,6 +22,8 @@ TRANSFORMERS = {
     r"|single_transformer_blocks\.\d+\.(attn\.to_[qkv]|proj_mlp|proj_out|norm\.linear)",
     "ChromaPipeline": rf"transformer_blocks\.\d+\.(attn\.({JOINT})|ff(_context)?\.net\.(0\.proj|2))"
     r"|single_transformer_blocks\.\d+\.(attn\.to_[qkv]|proj_mlp|proj_out)",
+    "Flux2KleinPipeline": rf"transformer_blocks\.\d+\.(attn\.({JOINT})|ff(_context)?\.linear_(in|out))"
+    r"|single_transformer_blocks\.\d+\.attn\.(to_qkv_mlp_proj|to_out)",
     "PixArtSigmaPipeline": rf"transformer_blocks\.\d+\.(attn[12]\.({ATTENTION})|ff\.net\.(0\.proj|2))",
 }
 """Modules that ComfyUI finds under `transformer.` and their name in diffusers (comfy/lora.py, comfy/utils.py)."""
