@@ -41,7 +41,7 @@ def gain_of(folder: RunFolder, seed: int) -> Gain:
     """Of a run whose report is written."""
     figures = read_json(folder.report_json, "")["sets"][DISTANCE]["models"]
     readable = (float(np.mean([*side.values()])) for side in _values(folder, READABLE))
-    return Gain(seed, _by_tag(folder), tuple(figures[model]["value"] for model in MODELS), tuple(readable))
+    return Gain(seed, by_tag_of(folder), tuple(figures[model]["value"] for model in MODELS), tuple(readable))
 
 
 def summary(found: Sequence[Gain]) -> list[str]:
@@ -85,8 +85,9 @@ def interval(seeds: Sequence[dict[str, NDArray[np.float64]]]) -> str:
     return f"{low:+.3f} … {high:+.3f}"
 
 
-def _by_tag(folder: RunFolder) -> dict[str, NDArray[np.float64]]:
-    base, aligned = _values(folder, METRIC)
+def by_tag_of(folder: RunFolder, metric: str = METRIC) -> dict[str, NDArray[np.float64]]:
+    """Aligned less base of each prompt of a finished run, by tag."""
+    base, aligned = _values(folder, metric)
     prompts: dict[tuple[str, str], list[float]] = defaultdict(list)
     for (group, item, index), value in aligned.items():
         prompts[group, item].append(value - base[group, item, index])

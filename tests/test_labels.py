@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from accelerate import Accelerator
+from holding import holding
 from judges import Plain
 
 from ddspo.backbones.base import Model
@@ -189,12 +190,12 @@ def test_the_training_stage_checks_too() -> None:
     recipe = load(RECIPE)
     method = Method(TrainingFree(), recipe.objective, recipe.adaptation)
     with pytest.raises(InputError, match="imported pairs have none"):
-        method.check(recipe.train, degraded=False, states=False)
-    method.check(recipe.train, degraded=True, states=False)
+        method.check(recipe.train, holding())
+    method.check(recipe.train, holding(degraded=True))
     weighed = Method(ForwardNoise(), GapWeight(), recipe.adaptation)
     with pytest.raises(InputError, match="gap_weight weighs pairs by the gap of their scores, and these have none"):
-        weighed.check(recipe.train, degraded=False, states=False)
-    weighed.check(recipe.train, degraded=False, states=False, scores=True)
+        weighed.check(recipe.train, holding())
+    weighed.check(recipe.train, holding(scores=True))
 
 
 def test_a_judges_scores_are_gaps(tmp_path: Path) -> None:

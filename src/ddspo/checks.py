@@ -219,8 +219,7 @@ def _check_training(given: Recipe, method: Method, processes: int) -> None:
         read_held_out(given)
     given.validation.check(given.train.steps)
     _check_memory_options(given, processes)
-    marks = {"scores": given.has_scores, "labels": given.has_labels, "seeds": given.has_seeds}
-    method.check(given.train, degraded=given.has_degraded, states=given.states > 0, sides=given.sides, **marks)
+    method.check(given.train, given)
     if given.dataset and not given.degradation_used:  # its prompts are not looked at before
         method.check_prompts(None, labels=given.has_labels)
 

@@ -114,9 +114,9 @@ class Recipe:
         return self.dataset is None
 
     @property
-    def states(self) -> int:
-        """States that are kept of each latent."""
-        return 0 if self.dataset else self.sample.states
+    def has_states(self) -> bool:
+        """Whether the sampler's states come with each pair."""
+        return self.dataset is None and self.sample.states > 0
 
     @property
     def sides(self) -> tuple[str, ...]:

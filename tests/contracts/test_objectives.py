@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from branches import at_random, gradients, surveyed
+from holding import holding
 from torch import Tensor
 
 from ddspo import components
@@ -159,7 +160,7 @@ def test_what_is_refused(name: str, pair: str) -> None:
 
 
 def check(method: Method) -> None:
-    method.check(Optimisation(), degraded=True, states=False, scores=True)
+    method.check(Optimisation(), holding(degraded=True, scores=True))
 
 
 def test_a_loser_that_nobody_reads_cannot_be_held_back() -> None:

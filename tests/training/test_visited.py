@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from accelerate import Accelerator
+from holding import holding
 from judges import Plain
 
 from ddspo.adaptations.lora import LoRA
@@ -258,9 +259,9 @@ def test_what_cannot_be_kept_or_drawn(tmp_path: Path, tiny_folder: Path, data: P
     with pytest.raises(InputError, match="the pairs hold no states"):
         batches(replace(data, states=None)).view(ROWS[:2], CPU)
     method = Method(TrainingFree(), Logistic(), LoRA(), drawing=VISITED)
-    method.check(Optimisation(), degraded=True, states=True)
+    method.check(Optimisation(), holding(degraded=True, states=True))
     with pytest.raises(InputError, match=r"no states are kept of the pairs: set sample.states"):
-        method.check(Optimisation(), degraded=True, states=False)
+        method.check(Optimisation(), holding(degraded=True))
 
 
 def test_states_that_cannot_be_used_are_neither_written_nor_read(run: RunFolder, data: PairData) -> None:
@@ -268,7 +269,7 @@ def test_states_that_cannot_be_used_are_neither_written_nor_read(run: RunFolder,
     assert data.states is not None
     spoiled = data.states._replace(latents=data.states.latents.map(torch.clone))
     spoiled.latents.lose[3, 1] = torch.inf
-    with pytest.raises(InputError, match=r"lose_states of 'a~1' is not finite"):
+    with pytest.raises(InputError, match=r"lose_states of 'c~1' is not finite"):
         replace(data, states=spoiled).verify(store.origin.shape)
     schema = pq.read_schema(run.pairs / "000000.parquet")
     place = schema.get_field_index("times")

@@ -97,7 +97,7 @@ class Counted:
     def window(self, given: Optimisation) -> int:
         """Bytes of pairs that training holds, with their states where these are trained on."""
         visited = given is self.recipe.train and self.recipe.draw.states == "visited"
-        return min(self.pairs * (1 + self.recipe.states * visited), int(given.window * GIB))
+        return min(self.pairs * (1 + self.recipe.sample.states * visited), int(given.window * GIB))
 
     @cached_property
     def texts(self) -> int:

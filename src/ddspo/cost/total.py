@@ -77,10 +77,13 @@ def cost(recipe: Recipe) -> Cost:
     pretraining = in_pretraining(recipe) if recipe.pretrains else None
     device = in_training(recipe, model_outline(recipe.model))
     stay = texts_of(others) if recipe.train.encode == "during" else 0
+    states = 1 + recipe.has_states * recipe.sample.states
     return Cost(
         work=work,
         disk=Disk(
-            pairs_bytes=latents * (1 + recipe.states) * (1 + min(recipe.rounds, 1 + _kept(recipe))),
+            pairs_bytes=latents
+            * (1 + recipe.has_states * recipe.sample.states)
+            * (1 + min(recipe.rounds, 1 + _kept(recipe))),
             pretraining_bytes=_disk(pretraining, imitators.adaptation, imitators.train.keep, BRANCHES * beside),
             checkpoints_bytes=_kept(recipe) * _checkpoint(device),
             aligned_bytes=_disk(device, recipe.adaptation, 0, beside),

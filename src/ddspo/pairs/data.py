@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -50,18 +50,8 @@ class Texts(NamedTuple):
     degraded: Sequence[str] | None
 
 
-class Pairs(ABC):
-    """Any number of pairs, numbered from 0, in consecutive shards."""
-
-    @property
-    @abstractmethod
-    def sizes(self) -> Sequence[int]:
-        """Pairs of each shard."""
-
-    @property
-    @abstractmethod
-    def window(self) -> int:
-        """Shards that may be in memory at once: pairs are shuffled among so many."""
+class Holding(Protocol):
+    """What pairs come with: those that are there, and those that a recipe will make."""
 
     @property
     @abstractmethod
@@ -87,6 +77,25 @@ class Pairs(ABC):
     @abstractmethod
     def has_seeds(self) -> bool:
         """Whether the seeds are known that they were sampled from."""
+
+    @property
+    @abstractmethod
+    def sides(self) -> tuple[str, ...]:
+        """Of `win` and `lose` those that there are; the only one stands for both."""
+
+
+class Pairs(Holding, ABC):
+    """Any number of pairs, numbered from 0, in consecutive shards."""
+
+    @property
+    @abstractmethod
+    def sizes(self) -> Sequence[int]:
+        """Pairs of each shard."""
+
+    @property
+    @abstractmethod
+    def window(self) -> int:
+        """Shards that may be in memory at once: pairs are shuffled among so many."""
 
     @property
     def sides(self) -> tuple[str, ...]:

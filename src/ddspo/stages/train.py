@@ -1,6 +1,6 @@
 """pairs/ -> checkpoints/, log.jsonl, aligned/: the policy, by the one training loop."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,9 +16,8 @@ from ddspo.backbones._residence import rest
 from ddspo.backbones.base import Backbone
 from ddspo.errors import InputError
 from ddspo.files import replace_atomically
-from ddspo.maths.pair import Pair
 from ddspo.objectives.base import Needs, Objective
-from ddspo.pairs.data import Pairs
+from ddspo.pairs.data import Holding, Pairs
 from ddspo.pairs.view import View
 from ddspo.policy_pairs.base import Asked, PolicyPair
 from ddspo.progress import Progress
@@ -78,36 +77,21 @@ class Method:
         """A kind of step, of this policy pair, objective and drawing."""
         return partial(step, policies, self.policy_pair, self.objective, drawing=self.drawing)
 
-    def check(
-        self,
-        settings: Optimisation,
-        *,
-        degraded: bool,
-        states: bool,
-        sides: Sequence[str] = Pair._fields,
-        scores: bool = False,
-        labels: bool = False,
-        seeds: bool = False,
-    ) -> None:
+    def check(self, settings: Optimisation, pairs: Holding) -> None:
         """Refuse what cannot work together.
 
         Args:
             settings: How it is trained.
-            degraded: Whether the pairs have degraded prompts.
-            states: Whether they hold states that the sampler visited.
-            sides: Of `win` and `lose` those that they hold.
-            scores: Whether they hold scores.
-            labels: Whether they are single labelled samples.
-            seeds: Whether they keep the seeds that they were sampled from.
+            pairs: What it learns from, or will.
 
         Raises:
             InputError: The objective refuses the policy pair or the kind of pairs, a step reads degraded prompts,
                 scores, seeds or visited states and there are none, latents are that were not sampled, the reference
                 would never move, or be read, or no pairs be made anew.
         """
-        self._check_objective(scores, labels)
-        self._check_drawn(states, sides, seeds)
-        if self.asked.degraded and not degraded:
+        self._check_objective(pairs)
+        self._check_drawn(pairs)
+        if self.asked.degraded and not pairs.has_degraded:
             raise InputError(
                 f"policy_pair: {type(self.policy_pair).__name__} reads degraded prompts, and labelled and most "
                 "imported pairs have none: use data_driven or forward_noise, or leave sample.labels or dataset out"
@@ -127,38 +111,38 @@ class Method:
         contrasts = self.needs.lose and not labels
         check_drawing(self.drawing, self.policy_pair, prompts, contrasts=contrasts)
 
-    def _check_objective(self, scores: bool, labels: bool) -> None:
+    def _check_objective(self, pairs: Holding) -> None:
         names = [type(each).__module__.rpartition(".")[2] for each in (self.objective, self.policy_pair)]
         fault = self.objective.refuses(self.policy_pair)
         if fault and not self.force:
             raise InputError(f"objective: {names[0]} with policy_pair {names[1]}: {fault}, or set force=true")
         if self.reference.moves and all(ask.who != "reference" for ask in self.asked.frozen):
             raise InputError(f"reference: {names[0]} with policy_pair {names[1]} reads none: leave it out")
-        if labels and not self.needs.label:
+        if pairs.has_labels and not self.needs.label:
             raise InputError(
                 f"objective: {names[0]} compares two images of a prompt, and the dataset has single labelled ones: "
                 "use kto"
             )
-        if self.needs.gap and not scores:
+        if self.needs.gap and not pairs.has_scores:
             raise InputError(
                 f"objective: {names[0]} weighs pairs by the gap of their scores, and these have none: let a judge "
                 "score them (sample.labels), or import them with scores"
             )
 
-    def _check_drawn(self, states: bool, sides: Sequence[str], seeds: bool) -> None:
-        if self.drawing.states == "visited" and not states:
+    def _check_drawn(self, pairs: Holding) -> None:
+        if self.drawing.states == "visited" and not pairs.has_states:
             raise InputError(
                 "draw.states: visited: no states are kept of the pairs: set sample.states to how many are to be, or "
                 "use renoised, as with any imported dataset"
             )
         read = sides_read(self.objective, self.drawing)
-        missing = ["winners" if side == "win" else "losers" for side in read if side not in sides]
+        missing = ["winners" if side == "win" else "losers" for side in read if side not in pairs.sides]
         if missing:
             raise InputError(
                 f"draw.latents: {self.drawing.latents}: the pairs hold no {' and no '.join(missing)}: make them anew "
                 "(`ddspo sample --fresh`), or leave it at what they were made for"
             )
-        if self.drawing.noise == "generating" and not seeds:
+        if self.drawing.noise == "generating" and not pairs.has_seeds:
             raise InputError(
                 "draw.noise: generating: of imported pairs nobody knows the noise that they were sampled from: leave "
                 "it out"
@@ -176,8 +160,7 @@ def train(
     progress: Progress,
 ) -> None:
     """Train and write `aligned/`; a run that was interrupted goes on from its newest checkpoint."""
-    marks = {"scores": data.has_scores, "labels": data.has_labels, "seeds": data.has_seeds}
-    method.check(settings, degraded=data.has_degraded, states=data.has_states, sides=data.sides, **marks)
+    method.check(settings, data)
     method.check_prompts(data.each_prompt(), labels=data.has_labels)
     agree(lambda: data.verify(backbone.latent_shape, accelerator.process_index, accelerator.num_processes))
     backbone.to(accelerator.device)
