@@ -77,7 +77,6 @@ def cost(recipe: Recipe) -> Cost:
     pretraining = in_pretraining(recipe) if recipe.pretrains else None
     device = in_training(recipe, model_outline(recipe.model))
     stay = texts_of(others) if recipe.train.encode == "during" else 0
-    states = 1 + recipe.has_states * recipe.sample.states
     return Cost(
         work=work,
         disk=Disk(
