@@ -33,6 +33,8 @@ MODELS = {
     "sana": ("sana-1600m", "Efficient-Large-Model/Sana_1600M_1024px_diffusers"),
     "pixart": ("pixart-sigma", "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS"),
     "lumina2": ("lumina2", "Alpha-VLLM/Lumina-Image-2.0"),
+    "z-image": ("z-image", "Tongyi-MAI/Z-Image"),
+    "z-image-turbo": ("z-image-turbo", "Tongyi-MAI/Z-Image-Turbo"),
 }
 """Architecture and hub id of each recipe."""
 CARDS = (24, 12)
@@ -49,6 +51,8 @@ HOURS = {
     "chroma": 12,
     "flux2-klein-4b": 6,
     "lumina2": 6,
+    "z-image": 12,
+    "z-image-turbo": 6,
 }
 """An evening, or a night."""
 NOT_TRIED = """\

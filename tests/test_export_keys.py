@@ -1,6 +1,7 @@
 """Names of LoRA weights in other tools' formats, read back key by key by diffusers' own loaders."""
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,13 +17,16 @@ from diffusers import (
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    ZImageTransformer2DModel,
 )
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from benchmarks import outlines
 from ddspo.errors import InputError
 from ddspo.exports._keys import Adapter, from_diffusers, kohya, kohya_flux, ldm_name, scaled, unet_name
+from ddspo.exports.comfyui import TRANSFORMERS
 
 RANK, ALPHA = 4, 8.0
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
@@ -263,3 +267,20 @@ def test_half_a_lora_is_refused() -> None:
         from_diffusers({"unet.x.lora_A.weight": rows}, "unet", 1.0)
     with pytest.raises(InputError, match="3 matrices make 1 pairs"):
         from_diffusers({f"unet.x.lora_{end}": rows for end in ("A.weight", "B.weight", "B.bias")}, "unet", 1.0)
+
+
+def test_comfyui_finds_every_block_of_z_image_at_its_true_size() -> None:
+    """30 blocks and twice 2 refiners, each with q, k, v, out, three weights of its MLP; 32 have a modulation.
+
+    Query, key and value are thirds of one weight there: 30 heads of 128 each, so that all have 3840 rows.
+    """
+    parts = outlines.read("z-image")["parts"]
+    with torch.device("meta"):
+        network = ZImageTransformer2DModel.from_config(parts["transformer"])
+    layers = {name: each for name, each in network.named_modules() if isinstance(each, nn.Linear)}
+    found = [name for name in layers if re.fullmatch(TRANSFORMERS["ZImagePipeline"], name)]
+    assert len(found) == 34 * 7 + 32
+    assert {name.split(".")[0] for name in layers.keys() - set(found)} == {
+        *("all_x_embedder", "all_final_layer", "t_embedder", "cap_embedder")
+    }
+    assert {layers[name].weight.shape for name in found if ".to_" in name} == {(3840, 3840)}

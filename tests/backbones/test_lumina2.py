@@ -40,9 +40,9 @@ def test_more_than_the_transformer_has_places_for(backbone: Lumina2) -> None:
     """The tiny one has 300, of which the image takes one, and 16 patches of 16 pixels to a side."""
     for option in ({"max_length": 299}, {"resolution": 256}):
         Lumina2.of(backbone.pipeline, Model("x", **option))
-    with pytest.raises(InputError, match="max_length 300: the transformer has places for 299 tokens"):
+    with pytest.raises(InputError, match="max_length 300: the transformer has 300 places"):
         Lumina2.of(backbone.pipeline, Model("x", max_length=300))
-    with pytest.raises(InputError, match="resolution 272: the transformer has places for 256"):
+    with pytest.raises(InputError, match="resolution 272: the transformer goes to 256"):
         Lumina2.of(backbone.pipeline, Model("x", resolution=272))
     with pytest.raises(InputError, match="resolution 24: give a multiple of 16"):
         Lumina2.of(backbone.pipeline, Model("x", resolution=24))

@@ -13,14 +13,16 @@ from ddspo.backbones.flux import Flux
 from ddspo.backbones.flux2 import Flux2
 from ddspo.backbones.lumina2 import Lumina2
 from ddspo.backbones.pixart import PixArt
+from ddspo.backbones.qwen_image import QwenImage
 from ddspo.backbones.sana import INSTRUCTION, Sana
 from ddspo.backbones.sd import SD
 from ddspo.backbones.sd3 import SD3
 from ddspo.backbones.sdxl import SDXL
+from ddspo.backbones.z_image import ZImage
 from ddspo.errors import InputError
 from ddspo.scenes.networks import MINIATURES, make_autoencoder, make_tokenizer
 
-ALL = [Chroma, Flux, Flux2, Lumina2, PixArt, Sana, SD, SD3, SDXL]
+ALL = [Chroma, Flux, Flux2, Lumina2, PixArt, QwenImage, Sana, SD, SD3, SDXL, ZImage]
 PROMPTS = ["a red cube", "two cats", "x"]
 
 

@@ -23,7 +23,7 @@ from ddspo.stages.export import export
 from ddspo.training.policies import Policies
 
 KOHYA = {"sd", "sdxl", "flux", "chroma"}
-COMFYUI = {"sd", "sdxl", "sd3", "flux", "flux2", "chroma", "pixart"}
+COMFYUI = {"sd", "sdxl", "sd3", "flux", "flux2", "chroma", "pixart", "qwen_image", "z_image"}
 BACKBONES = components.names(Backbone)
 
 
@@ -147,11 +147,11 @@ def add_fused(denoiser: nn.Module, weights: dict[str, Tensor]) -> None:
 
 @pytest.mark.parametrize("name", sorted(COMFYUI - {"sd", "sdxl"}))
 def test_modules_that_comfyui_would_skip_are_refused(name: str, tmp_path: Path) -> None:
-    cls = components.find(Backbone, name)
-    backbone, adaptation = cls.tiny(), LoRA(targets=("to_q", "proj_out"))
+    cls, other = components.find(Backbone, name), "mlp.0" if name == "z_image" else "proj_out"
+    backbone, adaptation = cls.tiny(), LoRA(targets=("to_q", other))
     adaptation.attach(backbone, 0)
     adaptation.save(backbone, tmp_path / "aligned")
-    with pytest.raises(InputError, match="ComfyUI has no place for proj_out: use --format"):
+    with pytest.raises(InputError, match=rf"ComfyUI has no place for (t_embedder\.)?{other}: use --format"):
         export(
             Aligned("small", tmp_path / "aligned", Model("x", name), cls), ComfyUI(), tmp_path / "x.safetensors", ""
         )

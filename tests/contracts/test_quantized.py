@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 import torch
-from test_backbones import BACKBONES, PAIRS, PROMPTS, inputs, perturb, policies_for, shake, trained, view_of
+from test_backbones import BACKBONES, PAIRS, PROMPTS, inputs, perturb, policies_for, shake, trained, unread, view_of
 
 from ddspo import components
 from ddspo.adaptations.base import recompute_activations
@@ -85,7 +85,7 @@ def test_policy_and_reference_are_the_same_at_the_start(
 
 @pytest.mark.parametrize("pair", PAIRS)
 def test_gradients_reach_the_adapters(backbone: Backbone, pair: str, tmp_path: Path) -> None:
-    """A and B of every layer, but for the queries of SD3's last block, which nothing reads.
+    """A and B of every layer, but for the queries of the last block of SD3 and Qwen-Image, which nothing reads.
 
     Winner and loser of the data-driven pair were trained beside plain weights here, and are read all the same.
     """
@@ -98,10 +98,6 @@ def test_gradients_reach_the_adapters(backbone: Backbone, pair: str, tmp_path: P
     wanted = {name for name, each in policies.denoiser.named_parameters() if each.requires_grad}
     assert all(".lora_" in name for name in wanted)
     assert {name for name in wanted - found if not unread(backbone, name)} == set()
-
-
-def unread(backbone: Backbone, name: str) -> bool:
-    return isinstance(backbone, SD3) and name.startswith("transformer_blocks.1.attn.add_q")
 
 
 def test_the_gradient_is_that_of_the_rounded_weights(plain: Backbone, how: Quantization) -> None:

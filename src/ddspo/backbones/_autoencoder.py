@@ -64,8 +64,9 @@ class Autoencoder:
         """Images [N, 3, H, W] within -1 ... 1 of as many latents as fit at once."""
         mean, std = self._statistics()
         code = nn.functional.pixel_shuffle(latents.to(self.vae.device) / self._factor * std + mean, self.patch)
-        images: Tensor = self.vae.decode(code.to(self.vae.dtype), return_dict=False)[0]
-        return images
+        code = code.to(self.vae.dtype)
+        images: Tensor = self.vae.decode(code.unsqueeze(2) if self._timed else code, return_dict=False)[0]
+        return images.squeeze(2) if self._timed else images
 
     def _decode(self, latents: Tensor) -> list[np.ndarray]:
         images = self.processor.postprocess(self.decoded(latents), output_type="np")
@@ -83,8 +84,15 @@ class Autoencoder:
     @torch.no_grad()
     def code(self, x: Tensor) -> Tensor:
         """The code [N, C, h, w] float32 of as many images [N, 3, H, W] within -1 ... 1 as fit at once."""
-        code = self.vae.encode(x.to(self.vae.device, self.vae.dtype), return_dict=False)[0]
-        return (code if isinstance(code, Tensor) else code.mode()).float()  # AutoencoderDC has no distribution
+        x = x.to(self.vae.device, self.vae.dtype)
+        found = self.vae.encode(x.unsqueeze(2) if self._timed else x, return_dict=False)[0]
+        code = (found if isinstance(found, Tensor) else found.mode()).float()  # AutoencoderDC has no distribution
+        return code.squeeze(2) if self._timed else code
+
+    @property
+    def _timed(self) -> bool:
+        """Whether it is one of videos, which sees an image as a video of one frame, [N, C, 1, H, W]."""
+        return "temperal_downsample" in self.vae.config
 
     @property
     def _factor(self) -> float:

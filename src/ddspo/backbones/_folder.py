@@ -109,7 +109,9 @@ def check_channels(found: Found, denoiser: str, times: int) -> None:
     Raises:
         InputError: It takes more.
     """
-    takes, makes = _option(found, denoiser, "in_channels"), times * _option(found, "vae", "latent_channels")
+    named = inspect.signature(class_of(*parts_of(found.model_index)["vae"])).parameters
+    latent = "z_dim" if "z_dim" in named else "latent_channels"  # as autoencoders of videos call them
+    takes, makes = _option(found, denoiser, "in_channels"), times * _option(found, "vae", latent)
     if takes != makes:
         raise InputError(
             f"{found.where}: its {denoiser} takes {takes} channels, and one that makes images from text alone takes "

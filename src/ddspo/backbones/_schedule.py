@@ -80,7 +80,8 @@ def noise_path(scheduler: Any, tokens: int, mu: float | None = None) -> NoisePat
     if config.num_train_timesteps < 1:
         raise InputError(f"{name} with num_train_timesteps {config.num_train_timesteps}: give 1000, or another model")
     if is_flow(type(scheduler)) or config.get("use_flow_sigmas"):
-        return RectifiedFlow(flow_shift(config, tokens, mu), config.num_train_timesteps)
+        shift = flow_shift(config, tokens, mu)
+        return RectifiedFlow(shift, config.num_train_timesteps, config.get("shift_terminal") or 0)
     # All samplers of one beta schedule hold it under this name: DDIM, PNDM, Euler, DPM solvers, UniPC and others.
     if "alphas_cumprod" not in vars(scheduler):
         raise InputError(f"{name} is no scheduler of an epsilon, v or flow model: give another model")

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from transformers import Gemma2Config, Gemma2Model
 
 from ddspo.backbones import _tiny
+from ddspo.backbones._positions import check_positions
 from ddspo.backbones._readers import Reader
 from ddspo.backbones.base import Backbone
 from ddspo.conditions import Condition
-from ddspo.errors import InputError
 
 START = " <Prompt Start> "
 """What the pipeline writes between its system prompt and the prompt."""
@@ -35,13 +35,8 @@ class Lumina2(Backbone):
 
     def __init__(self, pipeline: Any, **options: Any) -> None:
         super().__init__(pipeline, **options)
-        texts, *sides = self.config.axes_lens
-        read, patches = self.max_length or 0, [side // self.config.patch_size for side in self.latent_shape[1:]]
-        if read >= texts:
-            raise InputError(f"model.max_length {read}: the transformer has places for {texts - 1} tokens: give less")
-        if any(count > most for count, most in zip(patches, sides, strict=True)):
-            most = min(sides) * self._multiple
-            raise InputError(f"model.resolution {self.resolution}: the transformer has places for {most}: give less")
+        patches = self.latent_shape[1] // self.config.patch_size
+        check_positions(self, self.max_length or 0, patches, self.config.axes_lens)
         self.denoiser.get_submodule("rope_embedder").register_forward_pre_hook(_whole)
 
     @classmethod

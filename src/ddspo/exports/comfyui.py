@@ -1,4 +1,4 @@
-"""One LoRA file that ComfyUI's own loader reads: SD, SDXL, SD3, FLUX.1, FLUX.2, Chroma, PixArt."""
+"""One LoRA file that ComfyUI's own loader reads: SD, SDXL, SD3, FLUX, Chroma, PixArt, Z-Image, Qwen-Image."""
 
 import re
 from dataclasses import dataclass
@@ -24,9 +24,15 @@ TRANSFORMERS = {
     r"|single_transformer_blocks\.\d+\.(attn\.to_[qkv]|proj_mlp|proj_out)",
     "Flux2KleinPipeline": rf"transformer_blocks\.\d+\.(attn\.({JOINT})|ff(_context)?\.linear_(in|out))"
     r"|single_transformer_blocks\.\d+\.attn\.(to_qkv_mlp_proj|to_out)",
+    "QwenImagePipeline": rf"transformer_blocks\.\d+\.(attn\.({JOINT})|(img|txt)_(mlp\.net\.(0\.proj|2)|mod\.1))",
+    "ZImagePipeline": rf"(layers|(context|noise)_refiner)\.\d+\.(attention\.({ATTENTION})|feed_forward\.w[123])"
+    r"|(layers|noise_refiner)\.\d+\.adaLN_modulation\.0",
     "PixArtSigmaPipeline": rf"transformer_blocks\.\d+\.(attn[12]\.({ATTENTION})|ff\.net\.(0\.proj|2))",
 }
-"""Modules that ComfyUI finds under `transformer.` and their name in diffusers (comfy/lora.py, comfy/utils.py)."""
+"""Modules that ComfyUI finds under `transformer.` and their name in diffusers (comfy/lora.py, comfy/utils.py).
+
+It fuses query, key and value of Z-Image, and puts each part's update into its third of the rows.
+"""
 
 
 @dataclass(frozen=True)

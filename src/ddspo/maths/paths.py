@@ -119,17 +119,21 @@ class RectifiedFlow(NoisePath):
         shift: How far times are moved towards noise, as at inference: sigma = shift u / (1 + (shift - 1) u)
             (Esser et al. 2024, equation 23); 1 leaves them.
         steps: T, the clock of the model at pure noise.
+        end: Where inference ends: shifted sigmas are stretched from 0 ... 1 onto end ... 1 (`shift_terminal`).
 
     Raises:
-        ValueError: The shift is not positive.
+        ValueError: The shift is not positive, or the end is not within 0 and 1.
     """
 
     shift: float = 1.0
     steps: int = 1000
+    end: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.shift > 0:
             raise ValueError(f"flow shift {self.shift}: it must be positive")
+        if not 0 <= self.end < 1:
+            raise ValueError(f"flow end {self.end}: it must be at least 0, and below 1")
 
     @property
     def space(self) -> Literal["epsilon", "v"]:
@@ -139,7 +143,8 @@ class RectifiedFlow(NoisePath):
     def times(self, u: Tensor) -> Tensor:
         """t = T sigma, float32, with u not below 1 / T, the first step of the schedulers: sigma stays in (0, 1]."""
         u = u.double().clamp(min=1 / self.steps, max=1)
-        return (self.steps * self.shift * u / (1 + (self.shift - 1) * u)).float()
+        shifted = self.steps * self.shift * u / (1 + (self.shift - 1) * u)
+        return (self.end * self.steps + (1 - self.end) * shifted).float()
 
     def progress(self, t: Tensor) -> Tensor:
         """t / T = sigma."""
