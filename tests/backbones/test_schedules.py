@@ -143,7 +143,7 @@ def test_a_model_of_v_may_end_at_pure_noise() -> None:
 def test_options_that_make_a_scheduler_useless(cls: type[Backbone], options: dict[str, Any], message: str) -> None:
     tiny = cls.tiny()
     with pytest.raises(InputError, match=message):
-        replaced(tiny.pipeline.scheduler, None, options, tiny.tokens)
+        replaced(tiny.pipeline.scheduler, tiny.path, None, options)
 
 
 @pytest.mark.filterwarnings("ignore:__array_wrap__ must accept context")  # numpy, of what DEIS does
