@@ -12,7 +12,7 @@ demo: $(STAMP)
 	$(BIN)/ddspo run recipes/scenes.yaml
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

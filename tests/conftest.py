@@ -1,6 +1,7 @@
 """Shared fixtures: one thread, no hub, a tiny pipeline of the real classes."""
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -22,8 +23,15 @@ from ddspo.backbones.sd import SD
 
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 torch.set_num_threads(1)
+gc.disable()  # until all tests are imported, of which nothing is garbage
 hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine is no mistake of the code's
 hypothesis.settings.load_profile("patient")
+
+
+def pytest_collection_finish() -> None:
+    """Looks for garbage, of which each stage of a run has one, leave out what was imported: a million objects."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -1,13 +1,11 @@
 """What goes wrong on one process ends all of them, with one line."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from commands import run
 from preference_files import official
 
 from ddspo import agreement
@@ -71,10 +69,7 @@ def test_an_error_of_the_second_process_is_said_once(tmp_path: Path) -> None:
     train = {"steps": 1, "batch": 2, "device_batch": 1}
     tree = {"name": "run", "out": str(tmp_path), "model": {"path": str(tmp_path / "model")}, "dataset": given}
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(tree | {"train": train, "policy_pair": "forward_noise"}))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29617", "-m"]
-    command = [*launcher, "ddspo", "import", str(tmp_path / "r.yaml")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200, env=dict(os.environ))
-    assert done.returncode != 0
-    lines = [line for line in done.stderr.splitlines() if "its latents are [16, 4, 4]" in line]
+    said = run(["import", str(tmp_path / "r.yaml")], 2, code=2)
+    lines = [line for line in said.err.splitlines() if "its latents are [16, 4, 4]" in line]
     assert len(lines) == 1
     assert lines[0].startswith(f"ddspo: dataset.source {source}: its latents are [16, 4, 4]")

@@ -1,11 +1,9 @@
 """`ddspo align` as its user types it, on tiny pipelines."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import commands
 import pytest
 import yaml
 from diffusers import DiffusionPipeline
@@ -21,17 +19,7 @@ QUICK += ("validation.every=1", "trackers=[]", "model.resolution=16", "model.max
 
 
 def align(where: Path, *words: str, code: int = 0) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "ddspo", "align", *words],
-        cwd=where,
-        env=os.environ | {"COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-    assert done.returncode == code, done.stderr
-    return done.stdout + done.stderr
+    return "".join(commands.run(["align", *words], code=code, folder=where))
 
 
 @pytest.fixture(scope="module")

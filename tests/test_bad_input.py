@@ -2,12 +2,11 @@
 
 import errno
 import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import pytest
+from commands import run
 
 from ddspo import checks
 from ddspo.errors import InputError
@@ -197,13 +196,10 @@ def test_prompts_without_ids_are_numbered(tmp_path: Path) -> None:
 
 
 def test_the_command_prints_one_line_and_fails() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "ddspo", "run", str(SCENES), "train.lrr=1"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("ddspo: ")
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
+    said = run(["run", str(SCENES), "train.lrr=1"], code=2)
+    assert said.err.splitlines()[-1].startswith("ddspo: ")
+    assert "Traceback" not in said.err
+    assert said.out == ""
 
 
 def refused(tmp_path: Path, *overrides: str) -> str:

@@ -2,10 +2,9 @@
 
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import commands
 import pytest
 import torch
 import yaml
@@ -103,14 +102,13 @@ def test_the_command(tiny_folder: Path, tmp_path: Path) -> None:
     tree |= {"degradation": {"skills": {"variants": 2}}, "sample": {"steps": 2, "guidance": 2.0, "batch": 2}}
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(tree))
-    command = [sys.executable, "-m", "ddspo", "degrade", str(recipe)]
-    done = subprocess.run([*command, "--report", "--gap", "1"], capture_output=True, text=True, check=True)
+    said = commands.run(["degrade", str(recipe), "--report", "--gap", "1"])
     run = RunFolder(tmp_path / "r")
     found = json.loads((run.degradations / "report.json").read_text())
     assert (found["prompts"], found["undegraded_examples"]) == (3, ["peace"])
     assert sum(kind["variants"] for kind in found["kinds"].values()) == 4
     assert set(found["gap"]["kinds"]) == set(found["kinds"])
     assert all(value > 0 for values in found["gap"]["kinds"].values() for value in values)
-    assert "3 prompts, 1 of them cannot be degraded, for example 'peace'" in done.stdout
-    assert all(kind in done.stdout for kind in found["kinds"])
-    assert str(run.degradations / "report.json") in done.stdout
+    assert "3 prompts, 1 of them cannot be degraded, for example 'peace'" in said.out
+    assert all(kind in said.out for kind in found["kinds"])
+    assert str(run.degradations / "report.json") in said.out

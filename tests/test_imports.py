@@ -11,6 +11,7 @@ ROOT = Path(ddspo.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 BASE = {
     "errors",
+    "imports",
     "endings",
     "agreement",
     "randomness",

@@ -34,11 +34,27 @@ assert [row["prompt"] for row in Reading(Source(TEXT))] == ["a cat", "a dog"]
 free_of("torch", "accelerate", *HEAVY)
 run("show", RECIPE)
 free_of(*HEAVY)
+
+import gc
+from ddspo.imports import importing
+assert gc.get_freeze_count() == 0
+with importing():
+    assert not gc.isenabled()
+kept = gc.get_freeze_count()
+assert kept > 10_000
+assert gc.isenabled()
+rubbish = [[] for _ in range(1000)]
+with importing():
+    pass
+assert gc.get_freeze_count() == kept
 """
 
 
 def test_what_commands_import(tmp_path: Path) -> None:
-    """All in one process, the lightest first: what one leaves alone, none before it has imported."""
+    """All in one process, the lightest first: what one leaves alone, none before it has imported.
+
+    What is there when libraries were imported is never looked through for garbage; what comes later is.
+    """
     run, text = evaluated(tmp_path / "small").path, tmp_path / "prompts.txt"
     text.write_text("a cat\na dog\n")
     code = f"VOTED, TEXT, RECIPE = {str(run)!r}, {str(text)!r}, {str(SCENES)!r}\n{STEPS}"

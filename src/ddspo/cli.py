@@ -15,6 +15,7 @@ from ddspo import catalogue
 from ddspo.afterwards import convert, export, judge, pairs, push, quieten, take, vote
 from ddspo.endings import Failed, Verbs, end
 from ddspo.errors import Elsewhere, InputError
+from ddspo.imports import importing
 
 if TYPE_CHECKING:
     from ddspo.recipe import Recipe
@@ -232,9 +233,10 @@ def _go(
     recipe: "Recipe", stages: tuple[str, ...], fresh: bool, begun: Callable[[], None] = lambda: None
 ) -> "Workflow":
     """Carry a recipe through its stages; `begun` is called once it is known that it may."""
-    from ddspo.pages.headline import headline
-    from ddspo.recipe import STAGES
-    from ddspo.workflow import Workflow
+    with importing():
+        from ddspo.pages.headline import headline
+        from ddspo.recipe import STAGES
+        from ddspo.workflow import Workflow
 
     first = stages[0] if stages else None
     try:

@@ -1,12 +1,11 @@
 """The whole way through the command line, on tiny folders of pipelines that the embedded world does not have."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from commands import run as run_command
 
 from ddspo.backbones.base import Backbone
 from ddspo.backbones.sd3 import SD3
@@ -49,16 +48,12 @@ def test_run(cls: type[Backbone], tmp_path: Path) -> None:
     cls.tiny().save(tmp_path / "model")
     length = {"max_length": 24} if cls.long_text else {}
     path = recipe(tmp_path, {"path": str(tmp_path / "model"), "resolution": 32} | length)
-    done = subprocess.run(
-        [sys.executable, "-m", "ddspo", "run", str(path)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    said = "".join(run_command(["run", str(path)]))
     run = tmp_path / "tiny"
     rows = read_rows(run / "log.jsonl")
     assert [row["step"] for row in rows] == [1, 2]
     assert 0.6 < rows[0]["loss"] < 0.8
     assert len(read_rows(run / "images/pairs/pairs.jsonl")) == 4
-    said = done.stdout + done.stderr
     assert "1 of 3 lose their end, for example 'a red long" in said
     assert "long end'" in said
     assert (run / "aligned/pytorch_lora_weights.safetensors").is_file()

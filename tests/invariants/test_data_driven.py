@@ -1,14 +1,14 @@
 """What must not change a data-driven run, through the real command line: interruptions and process count."""
 
 import signal
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from commands import ROOT, interrupt, run
 from interruptions import history
 from safetensors.torch import load_file
-from test_trajectories import ROOT, digests, interrupt, run
+from test_trajectories import digests
 
 LORA = "pytorch_lora_weights.safetensors"
 SETTINGS = [
@@ -75,8 +75,7 @@ def test_a_run_killed_twice_ends_bit_identical(whole: Path, tmp_path: Path) -> N
 
 def test_two_processes_equal_one(whole: Path, tmp_path: Path) -> None:
     """The same labelled pairs exactly; the same weights of all three within float32 rounding."""
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29612", "-m")
-    run(command(tmp_path, "train.device_batch=2", "pretrain.train.device_batch=1"), (*launcher, "ddspo"))
+    run(command(tmp_path, "train.device_batch=2", "pretrain.train.device_batch=1"), 2)
     folder = tmp_path / "scenes-data-driven"
     assert digests(folder / "pairs", "*.parquet") == digests(whole / "pairs", "*.parquet")
     ours, theirs = results(folder), results(whole)

@@ -2,13 +2,13 @@
 
 import shutil
 import signal
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from commands import ROOT, interrupt, run
 from interruptions import history
-from test_trajectories import ROOT, digests, interrupt, run, weights
+from test_trajectories import digests, weights
 
 from ddspo.manifest import Manifest
 from ddspo.pairs.store import PairStore
@@ -48,8 +48,7 @@ def test_a_run_killed_while_a_round_is_made_ends_bit_identical(whole: Path, tmp_
 
 def test_two_processes_make_the_same_rounds(whole: Path, tmp_path: Path) -> None:
     """Round 1 but for rounding of the weights that made it: the same pairs in the same shards."""
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29613", "-m")
-    run(command(tmp_path), (*launcher, "ddspo"))
+    run(command(tmp_path), 2)
     for number in (1, 2):
         one, other = (PairStore.open(RunFolder(each).round(number)) for each in (whole, tmp_path / "scenes"))
         assert one.sizes == other.sizes

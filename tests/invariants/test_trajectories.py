@@ -2,17 +2,13 @@
 
 import hashlib
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from commands import ROOT, interrupt, launched, run
 from diffusers import StableDiffusionPipeline
 from interruptions import history
 from safetensors.torch import load_file
@@ -22,7 +18,6 @@ from ddspo.model_card import text
 from ddspo.places import local
 from ddspo.rows import read_rows
 
-ROOT = Path(__file__).parents[2]
 SETTINGS = [
     "sample.pairs=24",
     "sample.batch=4",
@@ -39,7 +34,6 @@ SETTINGS = [
     "evaluate.validation_images=1",
     "evaluate.batch=6",
 ]
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "TOKENIZERS_PARALLELISM": "false"}
 
 
 def command(verb: str, out: Path, *more: str) -> list[str]:
@@ -60,30 +54,6 @@ def few_prompts(out: Path) -> list[str]:
     return overrides
 
 
-def run(arguments: list[str], launcher: tuple[str, ...] = (sys.executable, "-m", "ddspo")) -> str:
-    done = subprocess.run(
-        [*launcher, *arguments], capture_output=True, text=True, cwd=ROOT, env=ENVIRONMENT, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
-
-
-def interrupt(arguments: list[str], when: Callable[[], bool], how: signal.Signals) -> int:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ddspo", *arguments],
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        stderr=subprocess.DEVNULL,
-        # A shell lets what it starts in the background ignore SIGINT, and that is inherited.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    while not when():
-        assert process.poll() is None, "finished before it could be interrupted"
-        time.sleep(0.002)
-    process.send_signal(how)
-    return process.wait(60)
-
-
 def digests(folder: Path, pattern: str) -> dict[str, str]:
     files = sorted(path for path in folder.glob(pattern) if path.is_file())
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
@@ -98,7 +68,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run from beginning to end without interruption."""
     out = tmp_path_factory.mktemp("whole") / "runs"
     out.mkdir()
-    printed = run(command("run", out))
+    printed = run(command("run", out)).out
     assert printed.splitlines()[-1] == str(out / "scenes" / "report.html")
     assert any(line.startswith("geneval: base ") for line in printed.splitlines())
     return out / "scenes"
@@ -164,11 +134,13 @@ def test_accumulation_equals_one_batch(whole: Path, tmp_path: Path) -> None:
 
 
 def test_two_processes_equal_one(whole: Path, tmp_path: Path) -> None:
-    """The same degraded prompts, seeds, pairs and base images exactly; the same weights within float32 rounding."""
+    """The same degraded prompts, seeds, pairs and base images exactly; the same weights within float32 rounding.
+
+    As torchrun starts them, so that they are fresh, and hash otherwise.
+    """
     out = tmp_path / "runs"
     out.mkdir()
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29611", "-m")
-    run(command("run", out, "train.device_batch=2"), (*launcher, "ddspo"))
+    launched(command("run", out, "train.device_batch=2"))
     folder = out / "scenes"
     assert (folder / "prompts.jsonl").read_bytes() == (whole / "prompts.jsonl").read_bytes()
     assert digests(folder / "pairs", "*.parquet") == digests(whole / "pairs", "*.parquet")

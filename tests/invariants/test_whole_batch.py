@@ -1,13 +1,13 @@
 """Objectives that read a mean over the whole batch of an update: the same however that is split, or cut short."""
 
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from commands import ROOT, run
 from interruptions import history, killed_at
-from test_trajectories import ROOT, assert_close, run, weights
+from test_trajectories import assert_close, weights
 
 from ddspo.recipe import load
 from ddspo.rows import read_rows
@@ -24,7 +24,6 @@ OBJECTIVES = {
     "kto": "objective={label_smoothing: {of: {kto: {beta: 300}}}}",
     "dspo_sdxl": f"objective={{dspo_sdxl: {{beta: 300, far: {FAR}}}}}",
 }
-TWO = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29616", "-m", "ddspo")
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +61,7 @@ def test_two_processes_equal_one(whole: tuple[str, Path], sampled: Path, tmp_pat
     """Of two micro-batches each, by the real command line."""
     objective, folder = whole
     shutil.copytree(sampled, tmp_path / "scenes")
-    run(["train", str(SCENES), f"out={tmp_path}", *SETTINGS, objective, "train.device_batch=1"], TWO)
+    run(["train", str(SCENES), f"out={tmp_path}", *SETTINGS, objective, "train.device_batch=1"], 2)
     assert_close(tmp_path / "scenes", folder)
 
 

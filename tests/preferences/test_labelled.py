@@ -2,9 +2,6 @@
 
 import csv
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from commands import run
 from preference_files import encoded, lines, picture, save
 from safetensors.torch import load_file
 from test_formats import read
@@ -32,7 +30,6 @@ from ddspo.rows import read_rows
 from ddspo.run_folder import RunFolder
 from ddspo.workflow import Workflow
 
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
 LABELS = [1, 0, -1, True, False, "true", " False", "1", "0", "-1", 1.0, None, 0.5, "good", [1], 2]
 WANTED = [True, False, False, True, False, True, False, True, False, False, True]
 
@@ -152,9 +149,7 @@ def test_two_processes_and_accumulation_equal_one_batch(recipe: Path) -> None:
         flow = Workflow.start(load(recipe, [*longer, f"name={name}", f"train.device_batch={device}"]))
         flow.run(("import", "train"))
         found[name] = weights(flow.folder)
-    launcher = ("torch.distributed.run", "--nproc_per_node=2", "--master_port=29641", "-m", "ddspo", "run")
-    options = {"check": True, "env": ENVIRONMENT, "timeout": 300, "capture_output": True}
-    subprocess.run([sys.executable, "-m", *launcher, recipe, "name=two", "train.device_batch=1", *longer], **options)
+    run(["run", str(recipe), "name=two", "train.device_batch=1", *longer], 2)
     found["two"] = weights(RunFolder(recipe.parent / "runs/two"))
     for other in ("parts", "two"):
         for name, value in found["one"].items():
