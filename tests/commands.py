@@ -24,7 +24,7 @@ ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "COLUMNS": "200",
 }
-PATIENCE = 300
+PATIENCE = 500
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
     [

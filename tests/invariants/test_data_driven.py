@@ -15,9 +15,9 @@ SETTINGS = [
     *("evaluate=null", "validation.final=0"),
     "sample.pairs=24",
     "sample.batch=8",
-    "sample.steps=5",
-    *("pretrain.train.steps=6", "pretrain.train.batch=4", "pretrain.train.checkpoint_every=2"),
-    *("train.steps=6", "train.batch=4", "train.device_batch=4", "train.checkpoint_every=2"),
+    "sample.steps=3",
+    *("pretrain.train.steps=4", "pretrain.train.batch=4", "pretrain.train.checkpoint_every=2"),
+    *("train.steps=4", "train.batch=4", "train.device_batch=4", "train.checkpoint_every=2"),
     *("train.lr=5e-5", "reference.ema.decay=0.5"),
 ]
 
@@ -46,12 +46,12 @@ def logs(folder: Path) -> list[list[dict[str, float]]]:
 def test_the_run_leaves_what_it_promises(whole: Path) -> None:
     """Winner and loser start alike and part; the policy starts at u = 0 and has the moving reference beside it."""
     pretraining, training = logs(whole)
-    assert [row["step"] for row in pretraining] == [row["step"] for row in training] == list(range(1, 7))
+    assert [row["step"] for row in pretraining] == [row["step"] for row in training] == list(range(1, 5))
     assert all(row["loss"] == pytest.approx(row["winner_loss"] + row["loser_loss"]) for row in pretraining)
     assert training[0]["loss"] == pytest.approx(0.693147, abs=1e-6)
     found = results(whole)
     assert any(not torch.equal(found[f"winner.{key}"], found[f"loser.{key}"]) for key in load_file_keys(whole))
-    kept = load_file(whole / "checkpoints" / "0000006" / "weights.safetensors")
+    kept = load_file(whole / "checkpoints" / "0000004" / "weights.safetensors")
     moved = {name.removeprefix("reference/") for name in kept if name.startswith("reference/")}
     assert moved == {name for name in kept if not name.startswith("reference/")}
     assert (whole / "report.html").exists()
