@@ -18,7 +18,9 @@ from ddspo.adaptations.lora import LoRA
 from ddspo.backbones._sampler import sampling_with
 from ddspo.backbones._visited import visiting
 from ddspo.backbones.base import Backbone, Model
+from ddspo.backbones.chroma import Chroma
 from ddspo.backbones.flux import Flux
+from ddspo.backbones.flux2 import Flux2
 from ddspo.backbones.sd import SD
 from ddspo.backbones.sd3 import SD3
 from ddspo.errors import InputError
@@ -49,17 +51,27 @@ from ddspo.workflow import Workflow
 
 CPU = torch.device("cpu")
 VISITED = Drawing(states="visited")
+UNIT = (Flux, Flux2, Chroma)
+"""Whose clock runs from 0 to 1."""
 
 
 @pytest.mark.parametrize(
     ("family", "scheduler"),
-    [(SD, None), (SD, "EulerDiscreteScheduler"), (SD, "LMSDiscreteScheduler"), (SD3, None), (Flux, None)],
+    [
+        (SD, None),
+        (SD, "EulerDiscreteScheduler"),
+        (SD, "LMSDiscreteScheduler"),
+        (SD3, None),
+        (Flux, None),
+        (Flux2, None),
+        (Chroma, None),
+    ],
 )
 def test_what_is_kept_is_what_the_denoiser_saw(family: type[Backbone], scheduler: str | None) -> None:
     """Exactly, but for half precision; and asked again at its time, the denoiser says what it said.
 
-    The latents of Euler and LMS are of exploding variance and scaled for the denoiser, FLUX packs its own and sets its
-    clock to 0 ... 1.
+    The latents of Euler and LMS are of exploding variance and scaled for the denoiser; FLUX and its kin pack theirs
+    and set their clock to 0 ... 1.
     """
     backbone, seen = family.tiny(), []
     prompts, calls = ["a b", "c"], torch.tensor([[0, 2], [1, 2]])
@@ -67,7 +79,7 @@ def test_what_is_kept_is_what_the_denoiser_saw(family: type[Backbone], scheduler
     def look(_: Any, args: Any, named: Any, out: Any) -> None:
         x = args[0] if args else named["hidden_states"]
         t = named["timestep"] if "timestep" in named else args[1]
-        seen.append((backbone.unpack(x), t.expand(2) * (1000 if family is Flux else 1), backbone.unpack(out[0])))
+        seen.append((backbone.unpack(x), t.expand(2) * (1000 if family in UNIT else 1), backbone.unpack(out[0])))
 
     with sampling_with(backbone, scheduler, {}), torch.no_grad():
         hook = backbone.denoiser.register_forward_hook(look, with_kwargs=True)
