@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from diffusers import ChromaTransformer2DModel
-from diffusers.models.transformers.transformer_chroma import ChromaSingleTransformerBlock
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -17,6 +15,7 @@ from ddspo.backbones.base import Backbone
 from ddspo.maths.pair import Pair
 
 if TYPE_CHECKING:
+    from diffusers import ChromaTransformer2DModel
     from peft.tuners.tuners_utils import BaseTunerLayer
 
 Around = Callable[[], AbstractContextManager[object]]
@@ -135,17 +134,21 @@ def recompute_activations(network: Any, around: Around = nullcontext) -> None:
         network: Of diffusers.
         around: Entered around each block that runs again.
     """
+    from diffusers import ChromaTransformer2DModel
+
     again: Recomputed = partial(_recomputed, around)
     network.enable_gradient_checkpointing(
         _masked(network, again) if isinstance(network, ChromaTransformer2DModel) else again
     )
 
 
-def _masked(network: ChromaTransformer2DModel, again: Recomputed) -> Recomputed:
+def _masked(network: "ChromaTransformer2DModel", again: Recomputed) -> Recomputed:
     """The same with the mask of a forward, which diffusers' Chroma gives no block of one stream that runs again.
 
     Without it the policy would be another function with this option than the reference, which has no backward pass.
     """
+    from diffusers.models.transformers.transformer_chroma import ChromaSingleTransformerBlock
+
     given: dict[str, Tensor] = {}
 
     def note(_: nn.Module, inputs: Any, named: dict[str, Tensor]) -> None:

@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLFlux2
 from PIL import Image
 from torch import Tensor, nn
 
@@ -100,6 +99,8 @@ class Autoencoder:
 
     def _statistics(self) -> tuple[Tensor, Tensor]:
         """[1, C or 1, 1, 1] each."""
+        from diffusers import AutoencoderKLFlux2
+
         config, device = self.vae.config, self.vae.device
         if isinstance(self.vae, AutoencoderKLFlux2):
             running = self.vae.bn.running_mean, (self.vae.bn.running_var + config.batch_norm_eps).sqrt()
