@@ -15,7 +15,7 @@ from accelerate import PartialState
 from ddspo import components
 from ddspo.backbones._identity import identity
 from ddspo.backbones._outline import outline
-from ddspo.backbones._schedule import check_steps, own_scheduler
+from ddspo.backbones._schedule import check_guidance, check_steps, own_scheduler
 from ddspo.backbones._tokenizers import readers_in, unknown
 from ddspo.backbones.base import Backbone, Found
 from ddspo.contestants import Contestant, contestant
@@ -102,7 +102,7 @@ def _check(given: Recipe, method: Method, processes: int, degraded: Path | None)
     found = backbone.check(given.model)
     if given.model.revision and local(given.model.path):
         raise InputError(f"model.revision {quoted(given.model.revision)}: only a hub id has one: leave it out")
-    _check_sampling(given, found)
+    _check_sampling(given, found, backbone)
     _check_network(given, backbone)
     _check_training(given, method, processes)
     if given.dataset:
@@ -194,8 +194,11 @@ def memory_of(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else psutil.virtual_memory().total
 
 
-def _check_sampling(given: Recipe, found: Found) -> None:
+def _check_sampling(given: Recipe, found: Found, backbone: type[Backbone]) -> None:
     given.sample.check(found)
+    scales = {"sample.guidance": [given.sample.guidance], "validation.guidance": [given.validation.guidance]}
+    scales["evaluate.scales"] = [*given.evaluate.scales] if given.evaluate else []
+    check_guidance(found.path, scales, guides=backbone.guides(found))
     scheduler = own_scheduler(found)
     if given.validation.steps:
         check_steps(scheduler, given.validation.steps, "validation.steps")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from ddspo.backbones.base import Backbone, Model
 from ddspo.backbones.chroma import Chroma
@@ -20,7 +21,9 @@ from ddspo.backbones.sd3 import SD3
 from ddspo.backbones.sdxl import SDXL
 from ddspo.backbones.z_image import ZImage
 from ddspo.errors import InputError
+from ddspo.recipe import load
 from ddspo.scenes.networks import MINIATURES, make_autoencoder, make_tokenizer
+from ddspo.workflow import Workflow
 
 ALL = [Chroma, Flux, Flux2, Lumina2, PixArt, QwenImage, Sana, SD, SD3, SDXL, ZImage]
 PROMPTS = ["a red cube", "two cats", "x"]
@@ -104,6 +107,38 @@ def test_the_guidance_input_of_flux() -> None:
     assert schnell.generate(PROMPTS, [1, 2, 3], 1, 1.0).shape == x.shape
     with pytest.raises(InputError, match="schnell has none: give 1"):
         schnell.generate(PROMPTS, [1, 2, 3], 1, 3.5)
+
+
+@pytest.mark.parametrize(
+    ("model", "override", "message"),
+    [
+        (
+            Flux.tiny(guidance_embeds=False),
+            "evaluate.scales=[1,3]",
+            r"evaluate.scales 3: .* set evaluate.scales=\[1\]",
+        ),
+        (
+            Flux2.tiny(is_distilled=True),
+            "sample.guidance=2",
+            r"sample.guidance 2: .* is distilled .* set sample.guidance=1",
+        ),
+        (Flux2.tiny(is_distilled=True), "validation.guidance=4", r"validation.guidance 4: .* has no guidance"),
+    ],
+    ids=["schnell", "klein", "validated"],
+)
+def test_guidance_of_a_distilled_model_is_refused_before_any_work(
+    model: Backbone, override: str, message: str, tmp_path: Path
+) -> None:
+    """By its files, before it is loaded."""
+    model.save(tmp_path / "model")
+    (tmp_path / "prompts.txt").write_text("two red cubes\n")
+    given = {"name": "run", "out": str(tmp_path), "model": {"path": str(tmp_path / "model"), "resolution": 16}}
+    given |= {"prompts": str(tmp_path / "prompts.txt"), "evaluate": {"metrics": ["saturation"], "scales": [1]}}
+    given["evaluate"] |= {"prompts": str(tmp_path / "prompts.txt")}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(given))
+    Workflow.start(load(tmp_path / "recipe.yaml"))
+    with pytest.raises(InputError, match=message):
+        Workflow.start(load(tmp_path / "recipe.yaml", [override, "name=other"]))
 
 
 def test_packing_is_undone() -> None:

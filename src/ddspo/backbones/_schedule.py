@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -63,6 +64,18 @@ def check_steps(scheduler: Any, steps: int, where: str) -> None:
     times = scheduler.config.num_train_timesteps
     if steps > times:
         raise InputError(f"{where} {steps}: the model has {times} times: take as many steps at most")
+
+
+def check_guidance(model: str, scales: Mapping[str, Iterable[float | None]], *, guides: bool) -> None:
+    """Refuse scales, by the name of their key, where a model cannot be guided; None is the usual one.
+
+    Raises:
+        InputError: There is one.
+    """
+    for key, scale in ((key, scale) for key, each in scales.items() for scale in each):
+        if scale not in (None, 1) and not guides:
+            mend = f"{key}=[1]" if key.endswith("s") else f"{key}=1"
+            raise InputError(f"{key} {scale:g}: {model} is distilled to few steps and has no guidance: set {mend}")
 
 
 def noise_path(scheduler: Any, tokens: int, mu: float | None = None) -> NoisePath:

@@ -215,6 +215,11 @@ class Backbone(WithDenoiser, ABC):
         noise = randomness.normal(seeds, self.latent_shape)
         return noise.to(self.device, self.compute_dtype)
 
+    @classmethod
+    def guides(cls, found: Found) -> bool:
+        """Whether a model can be guided at all; some that were distilled to a few steps cannot."""
+        return True
+
     def evaluations(self, steps: int, guidance: float) -> int:
         """Predictions that one sampled latent takes: as many as the scheduler asks for, twice that under guidance."""
         return calls_of(self.pipeline.scheduler, steps) * (2 if guidance > 1 else 1)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 from ddspo.backbones import _tiny
+from ddspo.backbones._model import Found
 from ddspo.backbones._packed import Packed
 from ddspo.conditions import Condition
 from ddspo.errors import InputError
@@ -49,6 +50,11 @@ class Flux(Packed):
         if guidance != 1 and not self.config.guidance_embeds:
             raise InputError(f"guidance {guidance:g}: FLUX.1-schnell has none: give 1")
         return super().generate(prompts, seeds, steps, guidance)
+
+    @classmethod
+    def guides(cls, found: Found) -> bool:
+        """Dev has an input for it, schnell has none."""
+        return bool(found.config("transformer/config.json").get("guidance_embeds"))
 
     @property
     def usual(self) -> tuple[int, float]:

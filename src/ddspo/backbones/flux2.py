@@ -17,6 +17,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from ddspo.backbones import _tiny
 from ddspo.backbones._autoencoder import Autoencoder
+from ddspo.backbones._model import Found
 from ddspo.backbones._readers import Reader, before_prompt
 from ddspo.backbones._schedule import noise_path
 from ddspo.backbones.base import Backbone
@@ -108,6 +109,11 @@ class Flux2(Backbone):
     def usual(self) -> tuple[int, float]:
         """Distilled: 4 steps, no guidance."""
         return (4, 1.0) if self.distilled else super().usual
+
+    @classmethod
+    def guides(cls, found: Found) -> bool:
+        """A distilled model has no guidance."""
+        return not found.model_index.get("is_distilled")
 
     def evaluations(self, steps: int, guidance: float) -> int:
         """Of a distilled model one a step."""
