@@ -134,7 +134,9 @@ def test_guidance_of_a_distilled_model_is_refused_before_any_work(
     (tmp_path / "prompts.txt").write_text("two red cubes\n")
     given = {"name": "run", "out": str(tmp_path), "model": {"path": str(tmp_path / "model"), "resolution": 16}}
     given |= {"prompts": str(tmp_path / "prompts.txt"), "evaluate": {"metrics": ["saturation"], "scales": [1]}}
-    given["evaluate"] |= {"prompts": str(tmp_path / "prompts.txt")}
+    for split, text in {"prompts": "a blue cone", "validation": "a ring"}.items():
+        (tmp_path / f"{split}-held-out.txt").write_text(text)
+        given["evaluate"][split] = str(tmp_path / f"{split}-held-out.txt")
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(given))
     Workflow.start(load(tmp_path / "recipe.yaml"))
     with pytest.raises(InputError, match=message):
