@@ -16,10 +16,10 @@ from ddspo.workflow import Workflow
 SCENES = ROOT / "recipes/scenes.yaml"
 SETTINGS = [
     *("sample.pairs=12", "sample.batch=12", "sample.steps=2", "sample.guidance=1", "policy_pair=forward_noise"),
-    *("train.steps=5", "train.batch=4", "train.device_batch=4", "train.checkpoint_every=2", "train.lr=3e-4"),
+    *("train.steps=5", "train.batch=4", "train.device_batch=4", "train.checkpoint_every=2", "train.lr=1e-4"),
     *("trackers=[]", "validation.every=0", "validation.final=0", "evaluate=null"),
 ]
-FAR = 2.7e-5
+FAR = 1.5e-6
 OBJECTIVES = {
     "kto": "objective={label_smoothing: {of: {kto: {beta: 300}}}}",
     "dspo_sdxl": f"objective={{dspo_sdxl: {{beta: 300, far: {FAR}}}}}",
