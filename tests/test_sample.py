@@ -241,7 +241,7 @@ def test_a_flow_keeps_its_shift_under_another_scheduler(backbone: type[Backbone]
 def test_schedulers_that_do_not_fit(backbone: type[Backbone], name: str, options: Any, message: str) -> None:
     tiny = backbone.tiny()
     with pytest.raises(InputError) as caught:
-        replaced(tiny.pipeline.scheduler, name, options, tiny.tokens)
+        replaced(tiny.pipeline.scheduler, tiny.path, name, options)
     assert message in str(caught.value)
 
 
