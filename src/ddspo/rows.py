@@ -58,11 +58,9 @@ class AnyRows:
 
 def some_rows(path: Path, count: int) -> list[Row]:
     """At most `count` rows of a JSONL file, evenly spaced from the first to the last."""
-    last = sum(1 for _ in _lines(path)) - 1
-    wanted = min(count, last + 1)
-    places = {index * last // max(wanted - 1, 1) for index in range(wanted)}
-    lines = ((number, line) for place, (number, line) in enumerate(_lines(path)) if place in places)
-    return [json_row(line, f"{path}:{number}") for number, line in lines]
+    rows = AnyRows(path)
+    wanted = min(count, len(rows))
+    return list(rows.take(sorted({index * (len(rows) - 1) // max(wanted - 1, 1) for index in range(wanted)})))
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -9,6 +9,18 @@ from torch import Tensor, nn
 
 from ddspo.backbones._quantize import compute_dtype, is_quantized
 
+JOINT_ATTENTION = (
+    "attn.to_q",
+    "attn.to_k",
+    "attn.to_v",
+    "attn.to_out.0",
+    "attn.add_q_proj",
+    "attn.add_k_proj",
+    "attn.add_v_proj",
+    "attn.to_add_out",
+)
+"""Layers of blocks in which image and text read each other, as a LoRA adapts them where nobody says otherwise."""
+
 
 class WithDenoiser:
     """What of a backbone concerns its denoiser alone."""

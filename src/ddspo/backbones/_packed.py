@@ -6,6 +6,7 @@ import torch
 from diffusers import FluxPipeline
 from torch import Tensor
 
+from ddspo.backbones._denoiser import JOINT_ATTENTION
 from ddspo.backbones.base import Backbone
 
 
@@ -14,16 +15,7 @@ class Packed(Backbone, ABC):
 
     denoiser_name = "transformer"
     patch = 4
-    lora_targets = (
-        "attn.to_q",
-        "attn.to_k",
-        "attn.to_v",
-        "attn.to_out.0",
-        "attn.add_q_proj",
-        "attn.add_k_proj",
-        "attn.add_v_proj",
-        "attn.to_add_out",
-    )
+    lora_targets = JOINT_ATTENTION
     draws_smaller = True
     long_text = 512
 

@@ -1,7 +1,7 @@
 """Parts of tiny pipelines: the real classes with random weights, and real tokenizers made on the spot."""
 
 from string import ascii_lowercase
-from typing import Any
+from typing import Any, TypeVar
 
 from diffusers import AutoencoderDC, AutoencoderKL, UNet2DConditionModel
 from tokenizers.pre_tokenizers import ByteLevel
@@ -9,12 +9,14 @@ from transformers import (
     CLIPTextConfig,
     CLIPTokenizer,
     GemmaTokenizerFast,
+    PretrainedConfig,
     Qwen2TokenizerFast,
     T5Config,
     T5EncoderModel,
     T5TokenizerFast,
 )
 
+Config = TypeVar("Config", bound=PretrainedConfig)
 WIDTH = 16
 READS = 16
 """Tokens that the tiny CLIPs read."""
@@ -70,6 +72,20 @@ CHAT = (
     "{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
 )
 """Qwen3's template for conversations of plain text."""
+
+
+def language_config(kind: type[Config], tokenizer: Any, **changes: Any) -> Config:
+    """Of a model that reads what a tokenizer makes: Gemma, Qwen and their like."""
+    options = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": WIDTH,
+        "intermediate_size": 2 * WIDTH,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+    }
+    return kind(**options | changes)
 
 
 def qwen_tokenizer() -> Qwen2TokenizerFast:

@@ -17,6 +17,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from ddspo.backbones import _tiny
 from ddspo.backbones._autoencoder import Autoencoder
+from ddspo.backbones._denoiser import JOINT_ATTENTION
 from ddspo.backbones._model import Found
 from ddspo.backbones._readers import Reader, before_prompt
 from ddspo.backbones._schedule import noise_path
@@ -43,17 +44,7 @@ class Flux2(Backbone):
     pipeline_class = Flux2KleinPipeline
     denoiser_name = "transformer"
     patch = 4
-    lora_targets = (
-        "attn.to_q",
-        "attn.to_k",
-        "attn.to_v",
-        "attn.to_out.0",
-        "attn.add_q_proj",
-        "attn.add_k_proj",
-        "attn.add_v_proj",
-        "attn.to_add_out",
-        "attn.to_qkv_mlp_proj",
-    )
+    lora_targets = (*JOINT_ATTENTION, "attn.to_qkv_mlp_proj")
     guidance = 4.0
     steps = 50
     draws_smaller = True
@@ -148,16 +139,7 @@ class Flux2(Backbone):
         """4 x 4 patches of 8 x 8 latents, a token a byte, 48 of them, 0.2 M parameters; `changes` of the pipeline."""
         torch.manual_seed(0)
         tokenizer = _tiny.qwen_tokenizer()
-        text = Qwen3Config(
-            vocab_size=len(tokenizer),
-            hidden_size=_tiny.WIDTH,
-            intermediate_size=2 * _tiny.WIDTH,
-            num_hidden_layers=28,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            head_dim=8,
-            tie_word_embeddings=True,
-        )
+        text = _tiny.language_config(Qwen3Config, tokenizer, num_hidden_layers=28, tie_word_embeddings=True)
         transformer = Flux2Transformer2DModel(
             in_channels=16,
             num_layers=1,

@@ -76,15 +76,7 @@ class Lumina2(Backbone):
         torch.manual_seed(0)
         system = "You are an assistant designed to generate superior images with the superior degree of image-text"
         tokenizer = _tiny.gemma_tokenizer(f"{system} alignment based on textual prompts or user prompts.{START}")
-        text = Gemma2Config(
-            vocab_size=len(tokenizer),
-            hidden_size=_tiny.WIDTH,
-            intermediate_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            head_dim=8,
-        )
+        text = _tiny.language_config(Gemma2Config, tokenizer)
         pipeline = Lumina2Pipeline(
             transformer=Lumina2Transformer2DModel(
                 sample_size=8,

@@ -70,15 +70,7 @@ class Sana(Backbone):
         """8 x 8 latents, a byte pair tokenizer of the instruction itself, 24 tokens, 0.1 M parameters."""
         torch.manual_seed(0)
         tokenizer = _tiny.gemma_tokenizer("\n".join(INSTRUCTION))
-        text = Gemma2Config(
-            vocab_size=len(tokenizer),
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            head_dim=8,
-        )
+        text = _tiny.language_config(Gemma2Config, tokenizer, num_hidden_layers=1)
         pipeline = SanaPipeline(
             tokenizer=tokenizer,
             text_encoder=Gemma2Model(text),

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModelWithProjection
 
 from ddspo.backbones import _tiny
+from ddspo.backbones._denoiser import JOINT_ATTENTION
 from ddspo.backbones.base import Backbone
 from ddspo.conditions import Condition
 
@@ -19,16 +20,7 @@ class SD3(Backbone):
     pipeline_class = StableDiffusion3Pipeline
     denoiser_name = "transformer"
     may_lack = ("text_encoder_3", "tokenizer_3")
-    lora_targets = (
-        "attn.to_q",
-        "attn.to_k",
-        "attn.to_v",
-        "attn.to_out.0",
-        "attn.add_q_proj",
-        "attn.add_k_proj",
-        "attn.add_v_proj",
-        "attn.to_add_out",
-    )
+    lora_targets = JOINT_ATTENTION
     guidance = 5.0
     steps = 25
     draws_smaller = True

@@ -102,15 +102,7 @@ class ZImage(Backbone):
         """8 x 8 latents, one token a letter and a chat template around them, 64 of them, 0.4 M parameters."""
         torch.manual_seed(0)
         tokenizer = _tiny.qwen_tokenizer()
-        text = Qwen3Config(
-            vocab_size=len(tokenizer),
-            hidden_size=_tiny.WIDTH,
-            intermediate_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            head_dim=8,
-        )
+        text = _tiny.language_config(Qwen3Config, tokenizer)
         pipeline = ZImagePipeline(
             transformer=ZImageTransformer2DModel(
                 in_channels=4,
