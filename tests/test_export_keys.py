@@ -25,10 +25,13 @@ from torch import Tensor, nn
 
 from benchmarks import outlines
 from ddspo.errors import InputError
-from ddspo.exports._keys import Adapter, from_diffusers, kohya, kohya_flux, ldm_name, scaled, unet_name
+from ddspo.exports._adapter import Adapter, Layer, read
+from ddspo.exports._keys import kohya, kohya_flux, ldm_name, scaled, unet_name
 from ddspo.exports.comfyui import TRANSFORMERS
 
 RANK, ALPHA = 4, 8.0
+SCALE = ALPHA / RANK
+CONFIG = {"r": RANK, "lora_alpha": ALPHA}
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 FEED_FORWARD = ["ff.net.0.proj", "ff.net.2"]
 UNET = [*ATTENTION, *FEED_FORWARD, "proj_in", "proj_out", "conv1", "conv2", "conv_shortcut", "time_emb_proj"]
@@ -117,7 +120,7 @@ def trained(denoiser: nn.Module, targets: list[str]) -> Adapter:
             if "lora_" in name:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator))
     weights = matrices(denoiser, "default")
-    return from_diffusers({f"net.{key}": rows for key, rows in weights.items()}, "net", ALPHA)
+    return read({f"net.{key}": rows for key, rows in weights.items()}, "net", CONFIG)
 
 
 def matrices(denoiser: nn.Module, name: str) -> dict[str, Tensor]:
@@ -222,9 +225,10 @@ def test_kohya_flux_at_its_true_width(modules: tuple[str, ...]) -> None:
     for module in modules:
         rows, columns = shapes.get(module, (3072, 3072))
         name = f"single_transformer_blocks.7.{module}"
-        layers[name] = (torch.randn(RANK, columns, generator=generator), torch.randn(rows, RANK, generator=generator))
-    found = FluxPipeline.lora_state_dict(kohya_flux(Adapter(layers, ALPHA)))
-    for name, (down, up) in layers.items():
+        down, up = torch.randn(RANK, columns, generator=generator), torch.randn(rows, RANK, generator=generator)
+        layers[name] = Layer(down, up, SCALE)
+    found = FluxPipeline.lora_state_dict(kohya_flux(Adapter(layers)))
+    for name, (down, up, _) in layers.items():
         torch.testing.assert_close(found.pop(f"transformer.{name}.lora_A.weight"), 2 * down)
         torch.testing.assert_close(found.pop(f"transformer.{name}.lora_B.weight"), up)
     assert all(not rows.any() for rows in found.values())
@@ -233,8 +237,8 @@ def test_kohya_flux_at_its_true_width(modules: tuple[str, ...]) -> None:
 def test_kohya_flux_fuses_by_hand() -> None:
     """Width 1, rank 1, alpha 3, q = 2 * 5 and v = 7 * 11: three parts, so rank 3 and alpha 9, scale 3 as before."""
     one = torch.ones(1, 1)
-    layers = {"attn.to_q": (2 * one, 5 * one), "attn.to_v": (7 * one, 11 * one)}
-    found = kohya_flux(Adapter({f"transformer_blocks.0.{name}": layer for name, layer in layers.items()}, 3.0))
+    layers = {"attn.to_q": Layer(2 * one, 5 * one, 3.0), "attn.to_v": Layer(7 * one, 11 * one, 3.0)}
+    found = kohya_flux(Adapter({f"transformer_blocks.0.{name}": layer for name, layer in layers.items()}))
     key = "lora_unet_double_blocks_0_img_attn_qkv"
     assert found[f"{key}.lora_down.weight"].tolist() == [[2], [0], [7]]
     assert found[f"{key}.lora_up.weight"].tolist() == [[5, 0, 0], [0, 0, 0], [0, 0, 11]]
@@ -245,7 +249,7 @@ def test_kohya_flux_fuses_by_hand() -> None:
 @pytest.mark.parametrize("name", ["x_embedder", "proj_out", "single_transformer_blocks.0.attn.norm_q"])
 def test_kohya_flux_has_no_place_for_other_modules(name: str) -> None:
     with pytest.raises(InputError, match=f"kohya files have no place for {name}"):
-        kohya_flux(Adapter({name: (torch.zeros(1, 1), torch.zeros(1, 1))}, 1.0))
+        kohya_flux(Adapter({name: Layer(torch.zeros(1, 1), torch.zeros(1, 1), 1.0)}))
 
 
 @pytest.mark.parametrize(
@@ -264,9 +268,15 @@ def test_scaled_transformers_come_back_through_diffusers(make: Callable[[], nn.M
 def test_half_a_lora_is_refused() -> None:
     rows = torch.zeros(1, 1)
     with pytest.raises(InputError, match=r"unet\.x\.lora_A\.weight: no lora_B"):
-        from_diffusers({"unet.x.lora_A.weight": rows}, "unet", 1.0)
-    with pytest.raises(InputError, match="3 matrices make 1 pairs"):
-        from_diffusers({f"unet.x.lora_{end}": rows for end in ("A.weight", "B.weight", "B.bias")}, "unet", 1.0)
+        read({"unet.x.lora_A.weight": rows}, "unet", CONFIG)
+    with pytest.raises(InputError, match="3 weights make 1 pairs"):
+        read(
+            {f"unet.x.lora_{end}": rows for end in ("A.weight", "B.weight", "B.bias")},
+            "unet",
+            {"r": 1, "lora_alpha": 1},
+        )
+    with pytest.raises(InputError, match="'x': has rank 1, and its file's header says 4"):
+        read({f"unet.x.lora_{end}.weight": rows for end in "AB"}, "unet", CONFIG)
 
 
 def test_comfyui_finds_every_block_of_z_image_at_its_true_size() -> None:

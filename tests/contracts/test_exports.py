@@ -21,6 +21,7 @@ from ddspo.exports.kohya import Kohya
 from ddspo.exports.merged import Merged
 from ddspo.stages.export import export
 from ddspo.training.policies import Policies
+from tests.exported import add, add_fused
 
 KOHYA = {"sd", "sdxl", "flux", "chroma"}
 COMFYUI = {"sd", "sdxl", "sd3", "flux", "flux2", "chroma", "pixart", "qwen_image", "z_image"}
@@ -109,40 +110,6 @@ def test_other_tools(how: Export, known: set[str], finished: Finished, tmp_path:
     else:
         add(pipeline.transformer, load_file(file))
     finished.agrees(getattr(pipeline, finished.backbone.denoiser_name))
-
-
-@torch.no_grad()
-def add(denoiser: nn.Module, weights: dict[str, Tensor]) -> None:
-    """What ComfyUI does with transformer.NAME.lora_A and lora_B and no alpha: W + B A."""
-    for key in [key for key in weights if key.endswith(".lora_A.weight")]:
-        name = key.removeprefix("transformer.").removesuffix(".lora_A.weight")
-        denoiser.get_submodule(name).weight += weights.pop(key.replace("lora_A", "lora_B")) @ weights.pop(key)
-    assert weights == {}
-
-
-@torch.no_grad()
-def add_fused(denoiser: nn.Module, weights: dict[str, Tensor]) -> None:
-    """FLUX.1 and Chroma under their original names, where the rows of query, key and value lie below one another."""
-    places = {
-        "double_blocks_{}_img_attn_qkv": ("transformer_blocks.{}.attn", ("to_q", "to_k", "to_v")),
-        "double_blocks_{}_txt_attn_qkv": ("transformer_blocks.{}.attn", ("add_q_proj", "add_k_proj", "add_v_proj")),
-        "double_blocks_{}_img_attn_proj": ("transformer_blocks.{}.attn", ("to_out.0",)),
-        "double_blocks_{}_txt_attn_proj": ("transformer_blocks.{}.attn", ("to_add_out",)),
-        "single_blocks_{}_linear1": (
-            "single_transformer_blocks.{}",
-            ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
-        ),
-    }
-    for pattern, (parent, names) in places.items():
-        for block in range(2):
-            key = f"lora_unet_{pattern.format(block)}"
-            if f"{key}.alpha" in weights:
-                down, up = weights.pop(f"{key}.lora_down.weight"), weights.pop(f"{key}.lora_up.weight")
-                update = weights.pop(f"{key}.alpha") / down.shape[0] * up @ down
-                targets = [denoiser.get_submodule(f"{parent.format(block)}.{name}").weight for name in names]
-                for target, rows in zip(targets, update.split([len(target) for target in targets]), strict=True):
-                    target += rows
-    assert weights == {}
 
 
 @pytest.mark.parametrize("name", sorted(COMFYUI - {"sd", "sdxl"}))

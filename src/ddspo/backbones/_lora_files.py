@@ -10,7 +10,13 @@ from ddspo.backbones._model import short
 from ddspo.backbones.base import Backbone
 from ddspo.errors import InputError, quoted
 
-OTHERS = {"dora_scale": "a DoRA", "hada_w": "a LoHa", "lokr_": "a LoKr", "oft_": "an OFT"}
+OTHERS = {
+    "dora_scale": "a DoRA",
+    "lora_magnitude_vector": "a DoRA",
+    "hada_w": "a LoHa",
+    "lokr_": "a LoKr",
+    "oft_": "an OFT",
+}
 """Parts of names of other kinds of adapter, of which diffusers would leave something out, or everything."""
 
 LARGEST = 10.0

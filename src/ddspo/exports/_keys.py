@@ -1,55 +1,14 @@
-"""Names of LoRA weights in the formats of other tools: dictionaries to dictionaries, no files.
-
-A diffusers LoRA file names each matrix DENOISER.MODULE.lora_A.weight (down, [rank, in]) or .lora_B.weight
-(up, [out, rank]); the update of the module's weight is (alpha / rank) B A.
-"""
+"""Names of LoRA weights in the formats of other tools: dictionaries to dictionaries, no files."""
 
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ddspo.errors import InputError
-
-Layer = tuple[Tensor, Tensor]
-"""A [rank, in, ...] and B [out, rank, ...] of one module."""
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """The layers of a LoRA by module name inside the denoiser, and the alpha that they share."""
-
-    layers: Mapping[str, Layer]
-    alpha: float
-
-
-def from_diffusers(weights: Mapping[str, Tensor], prefix: str, alpha: float) -> Adapter:
-    """Pair the matrices of a diffusers LoRA file up.
-
-    Args:
-        weights: Everything in the file.
-        prefix: The denoiser's name in the pipeline: `unet` or `transformer`.
-        alpha: Scale of every layer.
-
-    Raises:
-        InputError: A key is of another form, or a matrix has no partner.
-    """
-    layers = {}
-    for key, down in weights.items():
-        name = key.removesuffix(".lora_A.weight")
-        if name != key:
-            up = weights.get(f"{name}.lora_B.weight")
-            if up is None or not name.startswith(f"{prefix}."):
-                raise InputError(f"LoRA key {key}: no lora_B beside it in {prefix}: train again")
-            layers[name.removeprefix(f"{prefix}.")] = (down, up)
-    if not layers or len(weights) != 2 * len(layers):
-        raise InputError(
-            f"LoRA file: {len(weights)} matrices make {len(layers)} pairs of lora_A and lora_B: train again"
-        )
-    return Adapter(layers, alpha)
+from ddspo.exports._adapter import Adapter, Layer
 
 
 def kohya(adapter: Adapter, rename: Callable[[str], str]) -> dict[str, Tensor]:
@@ -61,7 +20,7 @@ def kohya(adapter: Adapter, rename: Callable[[str], str]) -> dict[str, Tensor]:
     """
     found: dict[str, Tensor] = {}
     for name, layer in adapter.layers.items():
-        found |= _triple(rename(name), layer, adapter.alpha)
+        found |= _triple(rename(name), layer)
     return found
 
 
@@ -135,8 +94,8 @@ _FLUX = re.compile(r"(transformer_blocks|single_transformer_blocks)\.(\d+)\.(.+)
 def kohya_flux(adapter: Adapter) -> dict[str, Tensor]:
     """FLUX.1 by the names of its original network, where query, key, value (and MLP) are one weight.
 
-    Of n parts with updates s B_i A_i the fused weight's update is s diag(B_1 ... B_n) [A_1; ...; A_n]: rank and alpha
-    both grow n times. A part without adapter is zero.
+    Of n parts with updates s_i B_i A_i the fused weight's update is s diag(s_1/s B_1 ... s_n/s B_n) [A_1; ...; A_n]:
+    ranks add up, and alpha is s times their sum. A part without adapter is zero.
 
     Raises:
         InputError: A module that these files have no place for.
@@ -146,12 +105,11 @@ def kohya_flux(adapter: Adapter) -> dict[str, Tensor]:
     for name, layer in adapter.layers.items():
         target, part = _flux_place(name)
         if part is None:
-            found |= _triple(target, layer, adapter.alpha)
+            found |= _triple(target, layer)
         else:
             fused[target][part] = layer
     for target, parts in fused.items():
-        count = 4 if target.endswith("linear1") else 3
-        found |= _triple(target, _fuse(parts, count), adapter.alpha * count)
+        found |= _triple(target, _fuse(parts, 4 if target.endswith("linear1") else 3))
     return found
 
 
@@ -170,28 +128,29 @@ def _flux_place(name: str) -> tuple[str, int | None]:
 
 def _fuse(parts: Mapping[int, Layer], count: int) -> Layer:
     """One layer for `count` stacked weights [width, width] (the fourth, an MLP, is [4 width, width])."""
-    down, _ = next(iter(parts.values()))
-    width, rank = down.shape[1], max(down.shape[0] for down, _ in parts.values())
-    missing = {
-        part: (down.new_zeros(rank, width), down.new_zeros(width * (1, 4)[part == 3], rank)) for part in range(4)
-    }
-    layers = [parts.get(part, missing[part]) for part in range(count)]
-    return torch.cat([down for down, _ in layers]), torch.block_diag(*(up for _, up in layers))  # type: ignore[no-untyped-call]
+    down, _, scale = next(iter(parts.values()))
+    width, rank = down.shape[1], max(layer.rank for layer in parts.values())
+    layers = []
+    for part in range(count):
+        rows = width * (1, 4)[part == 3]
+        layers.append(parts.get(part) or Layer(down.new_zeros(rank, width), down.new_zeros(rows, rank), scale))
+    ups = [layer.up if layer.scale == scale else layer.up * (layer.scale / scale) for layer in layers]
+    return Layer(torch.cat([layer.down for layer in layers]), torch.block_diag(*ups), scale)  # type: ignore[no-untyped-call]
 
 
-def _triple(name: str, layer: Layer, alpha: float) -> dict[str, Tensor]:
+def _triple(name: str, layer: Layer) -> dict[str, Tensor]:
     key = f"lora_unet_{name.replace('.', '_')}"
     return {
-        f"{key}.lora_down.weight": layer[0],
-        f"{key}.lora_up.weight": layer[1],
-        f"{key}.alpha": torch.tensor(alpha),
+        f"{key}.lora_down.weight": layer.down,
+        f"{key}.lora_up.weight": layer.up,
+        f"{key}.alpha": torch.tensor(layer.alpha),
     }
 
 
 def scaled(adapter: Adapter, prefix: str) -> dict[str, Tensor]:
-    """PREFIX.MODULE.lora_A.weight and .lora_B.weight, alpha / rank multiplied into B so that no reader needs it."""
+    """PREFIX.MODULE.lora_A.weight and .lora_B.weight, the scale multiplied into B so that no reader needs it."""
     found = {}
-    for name, (down, up) in adapter.layers.items():
-        found[f"{prefix}.{name}.lora_A.weight"] = down
-        found[f"{prefix}.{name}.lora_B.weight"] = up * (adapter.alpha / down.shape[0])
+    for name, layer in adapter.layers.items():
+        found[f"{prefix}.{name}.lora_A.weight"] = layer.down
+        found[f"{prefix}.{name}.lora_B.weight"] = layer.up * layer.scale
     return found

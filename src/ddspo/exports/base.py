@@ -1,6 +1,7 @@
 """What an export is: it writes a trained result in the format of some tool, and says how to use it there."""
 
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from ddspo.backbones.base import DTYPES, Backbone, Model
 from ddspo.errors import InputError
-from ddspo.exports._keys import Adapter, from_diffusers
+from ddspo.exports._adapter import Adapter, read
 from ddspo.files import settle_header
 from ddspo.places import PACKAGE, local
 
@@ -65,7 +66,7 @@ class Aligned:
         return self.backbone.pipeline_class.__name__
 
     def adapter(self) -> Adapter:
-        """The LoRA's matrices.
+        """The LoRA's layers, each with its scale.
 
         Raises:
             InputError: The file is broken, or lacks what tells its scale.
@@ -77,14 +78,29 @@ class Aligned:
                 header = file.metadata() or {}
             if self.lora_files == PEFT:
                 prefix = "base_model.model"
-                alpha = float(json.loads((self.folder / PEFT[0]).read_text(encoding="utf-8"))["lora_alpha"])
+                config = json.loads((self.folder / PEFT[0]).read_text(encoding="utf-8"))
             else:
-                alpha = float(json.loads(header["lora_adapter_metadata"])[f"{prefix}.lora_alpha"])
-        except (SafetensorError, json.JSONDecodeError, KeyError) as error:
+                held = json.loads(header["lora_adapter_metadata"]).items()
+                config = {key.removeprefix(f"{prefix}."): value for key, value in held if key.startswith(f"{prefix}.")}
+            found = read(weights, prefix, config)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, re.error) as error:
             raise InputError(f"{path}: no whole LoRA file with its alpha ({error}): run `ddspo train` again") from None
         if not all(tensor.isfinite().all() for tensor in weights.values()):
             raise InputError(f"{path}: holds numbers that are not finite: train again with a smaller train.lr")
-        return from_diffusers(weights, prefix, alpha)
+        return found
+
+    def plain(self, name: str) -> Adapter:
+        """The LoRA's layers, for a format whose update of a weight is scale * B A and nothing else.
+
+        Raises:
+            InputError: As `adapter` says, or it is a DoRA.
+        """
+        found = self.adapter()
+        if found.dora:
+            raise InputError(f"{self.folder}: is a DoRA, no plain LoRA for {name}: use --format diffusers or merged")
+        return found
 
     @property
     def base(self) -> str:

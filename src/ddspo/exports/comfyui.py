@@ -54,7 +54,7 @@ class ComfyUI(Export):
 
     def write(self, aligned: Aligned, path: Path) -> None:
         """Rename and save."""
-        adapter = aligned.adapter()
+        adapter = aligned.plain("comfyui")
         if aligned.pipeline_class in UNETS:
             weights = rename(adapter, aligned)
         else:

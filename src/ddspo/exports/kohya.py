@@ -10,7 +10,8 @@ from typing_extensions import Doc
 
 from ddspo.backbones.base import look_up
 from ddspo.errors import InputError
-from ddspo.exports._keys import Adapter, kohya, kohya_flux, ldm_name, unet_name
+from ddspo.exports._adapter import Adapter
+from ddspo.exports._keys import kohya, kohya_flux, ldm_name, unet_name
 from ddspo.exports.base import Aligned, Dtype, Export, needs_lora, save
 
 NETWORKS = {
@@ -38,12 +39,12 @@ class Kohya(Export):
 
     def write(self, aligned: Aligned, path: Path) -> None:
         """Rename and save, with rank and alpha in the header too."""
-        adapter = aligned.adapter()
-        ranks = {down.shape[0] for down, _ in adapter.layers.values()}
+        adapter = aligned.plain("kohya")
+        layers = adapter.layers.values()
         notes = {
             "ss_network_module": NETWORKS[aligned.pipeline_class],
-            "ss_network_dim": str(max(ranks)),
-            "ss_network_alpha": str(adapter.alpha),
+            "ss_network_dim": _one([layer.rank for layer in layers]),
+            "ss_network_alpha": _one([round(layer.alpha, 6) for layer in layers]),
         }
         save(rename(adapter, aligned), path, self.dtype, notes)
 
@@ -53,6 +54,11 @@ class Kohya(Export):
             f"Put `{where}` beside your other LoRA files: `models/Lora` in A1111 and Forge, `models/loras` in "
             "ComfyUI; sd-scripts takes it as `--network_weights`.\n"
         )
+
+
+def _one(values: list[float] | list[int]) -> str:
+    """What all are, as sd-scripts says it."""
+    return str(values[0]) if len(set(values)) == 1 else "Dynamic"
 
 
 def rename(adapter: Adapter, aligned: Aligned) -> dict[str, Tensor]:
