@@ -8,7 +8,9 @@ Every run makes its pairs, or takes those that a run before made with the same s
 one guidance scale, and judges. `tune` tries every method with the same learning rates, on the validation prompts of
 seeds 11 and 12, and `few` two methods with few pairs; the others take each method's best that stays near fresh
 renders, and held-out prompts of fresh seeds.
-What is finished is kept when it is run again, and `--part 0/2` and `--part 1/2` share the seeds between two processes.
+What is finished is a row of OUT/found.jsonl, or of the file that `--found` names, and is not run again; `--part 0/2`
+and `--part 1/2` share the seeds between two processes. `--rates METHOD=RATE` takes learning rates that were tuned
+elsewhere.
 
 A gain is the mean over seeds of aligned less base, each of the same noise; its interval is from a bootstrap that draws
 seeds, and prompts within them.
@@ -16,7 +18,7 @@ seeds, and prompts within them.
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -26,11 +28,11 @@ from typing import NamedTuple
 from cheap_pairs import forwards_of, given_by, run
 from exchanged import exchanged
 from gains import Gain, gain_of, less, summary
+from records import Record, Records
 
 from ddspo.errors import InputError
-from ddspo.files import write_json
 from ddspo.recipe import Recipe
-from ddspo.rows import read_json
+from ddspo.rows import Row
 from ddspo.run_folder import RunFolder
 
 RATES = ("1e-4", "3e-4", "9e-4")
@@ -67,8 +69,6 @@ MOST = 1.25
 LENGTHS = (60, 120, 240)
 SEEN = 960
 """Pairs that the updates of a run see in all."""
-TIME = "seconds.json"
-
 
 Best = Callable[..., str]
 """The best overrides of a method, and of its runs with further overrides."""
@@ -90,12 +90,20 @@ class Case(NamedTuple):
 
 
 class Study(NamedTuple):
-    """A table's rows, and what is the same in all of their runs."""
+    """A table's rows, and what is the same in all of their runs.
+
+    Attributes:
+        fixed: Overrides of the recipe.
+        records: Where finished runs are.
+        about: What tells the runs there from those of other studies.
+    """
 
     recipe: Path
     fixed: list[str]
     seeds: Sequence[int]
     cases: list[Case]
+    records: Records
+    about: Row
 
 
 def main() -> None:
@@ -106,8 +114,8 @@ def main() -> None:
         study = study_of(name, options)
         missing = [(case, seed) for seed in study.seeds for case in study.cases if not _done(study, case, seed)]
         if options.budget:
-            spent = [_seconds(study, case, seed) for case in study.cases for seed in study.seeds]
-            one = median([each for each in spent if each] or [60])
+            every = [_record(study, case, seed) for case in study.cases for seed in study.seeds]
+            one = median([each.seconds for each in every if each] or [60])
             print(f"{name}: {len(missing)} runs missing, {len(missing) * one:.0f} s")
             continue
         for case, seed in missing if not options.table else ():
@@ -130,6 +138,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--methods", nargs="+", choices=METHODS, default=[*METHODS], help="of `tune`, `few` and `methods`"
     )
+    parser.add_argument("--found", type=Path, help="rows of finished runs; OUT/found.jsonl if not given")
+    parser.add_argument("--rates", nargs="+", default=[], metavar="METHOD=RATE", help="in place of `tune` and `few`")
     parser.add_argument("--part", default="0/1", help="of the seeds, for one of several processes")
     parser.add_argument("--table", action="store_true", help="print what is finished, and run nothing")
     parser.add_argument("--budget", action="store_true", help="print what is missing, and run nothing")
@@ -144,10 +154,16 @@ def study_of(name: str, options: argparse.Namespace) -> Study:
     fixed = [f"out={out}", "validation.every=0", "validation.final=0", "trackers=[]", *SAMPLING]
     fixed += [f"evaluate.images={options.images}"]
     fixed += [f"evaluate.metrics=[{METRICS.replace('MODEL', model)}]", f"evaluate.scales=[{options.scale:g}]"]
+    records = Records(options.found or Path(options.out) / "found.jsonl")
+    about = {"recipe": path.stem, "prompts": "validation" if tunes else "held-out"}
+    about |= {"guidance": options.scale, "images": options.images}
     if tunes:
-        return Study(path, [*fixed, *VALIDATION], options.seeds or TUNED, TUNING[name](options.methods))
+        cases = TUNING[name](options.methods)
+        return Study(path, [*fixed, *VALIDATION], options.seeds or TUNED, cases, records, about)
     tune = study_of("tune", argparse.Namespace(**vars(options) | {"seeds": None}))
-    return Study(path, fixed, options.seeds or FRESH, STUDIES[name](partial(chosen, tune), options.methods))
+    rates = dict(each.rsplit("=", 1) for each in options.rates)
+    cases = STUDIES[name](partial(chosen, tune, rates), options.methods)
+    return Study(path, fixed, options.seeds or FRESH, cases, records, about)
 
 
 def tune(names: Sequence[str]) -> list[Case]:
@@ -171,15 +187,18 @@ def few_of(pairs: int) -> str:
     return f" sample.pairs={pairs}" if pairs <= FEW else ""
 
 
-def chosen(tune: Study, method: str, more: str = "") -> str:
-    """A method's overrides with the learning rate of the largest mean gain, over the seeds that all rates have.
+def chosen(tune: Study, rates: Mapping[str, str], method: str, more: str = "") -> str:
+    """A method's overrides with a learning rate that is given, or else with the best of those that were tried.
 
-    Of those that stay near fresh renders; if none does, the one that stays nearest.
+    That is the one of the largest mean gain, over the seeds that all have; of those that stay near fresh renders; if
+    none does, the one that stays nearest.
     """
+    if method in rates:
+        return arm_of(method, rates[method], more)
     cases = [Case(method, "", arm_of(method, rate, more)) for rate in RATES]
     seeds = [seed for seed in tune.seeds if all(_done(tune, case, seed) for case in cases)]
     if not seeds:
-        raise InputError(f"{method}{more}: not tuned yet: run `tune` and `few` first")
+        raise InputError(f"{method}{more}: not tuned yet: run `tune` and `few` first, or give its rate with --rates")
     found = [(case.arm, founds(tune._replace(seeds=seeds), case)) for case in cases]
     tried = [(arm, mean(each.mean for each in runs), grown(runs)) for arm, runs in found]
     near = [each for each in tried if each[2] <= MOST] or [min(tried, key=lambda each: each[2])]
@@ -246,15 +265,27 @@ def row(study: Study, case: Case) -> str:
 
 def founds(study: Study, case: Case) -> list[Gain]:
     """The finished runs of a case."""
-    seeds = [seed for seed in study.seeds if _done(study, case, seed)]
-    return [gain_of(RunFolder(_given(study, case, seed).folder), seed) for seed in seeds]
+    return [each.gain for seed in study.seeds if (each := _record(study, case, seed))]
 
 
 def _run(study: Study, case: Case, seed: int) -> None:
     began, given = time.monotonic(), _given(study, case, seed)
     with exchanged(case.wrong, seed) if case.wrong else nullcontext():
         run(study.recipe, _fixed(study, seed), case.arm, _mark(case))
-    write_json(given.folder / TIME, {"seconds": time.monotonic() - began})
+    gain = gain_of(RunFolder(given.folder), seed)
+    study.records.add(_which(study, case, seed), time.monotonic() - began, gain)
+
+
+def _done(study: Study, case: Case, seed: int) -> bool:
+    return _record(study, case, seed) is not None
+
+
+def _record(study: Study, case: Case, seed: int) -> Record | None:
+    return study.records.get(_which(study, case, seed))
+
+
+def _which(study: Study, case: Case, seed: int) -> Row:
+    return study.about | {"arm": case.arm, "wrong": round(case.wrong, 3), "seed": seed}
 
 
 def _given(study: Study, case: Case, seed: int) -> Recipe:
@@ -267,16 +298,6 @@ def _fixed(study: Study, seed: int) -> list[str]:
 
 def _mark(case: Case) -> str:
     return f" {case.wrong:.3f} wrong" if case.wrong else ""
-
-
-def _done(study: Study, case: Case, seed: int) -> bool:
-    return _seconds(study, case, seed) is not None
-
-
-def _seconds(study: Study, case: Case, seed: int) -> float | None:
-    """Of a run that is finished."""
-    path = _given(study, case, seed).folder / TIME
-    return read_json(path, "")["seconds"] if path.exists() else None
 
 
 if __name__ == "__main__":

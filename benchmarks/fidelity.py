@@ -45,6 +45,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", type=Path, default=Path("recipes/scenes.yaml"))
     parser.add_argument("--out", default="runs/evidence")
+    parser.add_argument("--found", type=Path, help="rows of finished runs; OUT/found.jsonl if not given")
     parser.add_argument("--scale", type=float, default=3.0, help="guidance, of base and aligned alike")
     parser.add_argument("--images", type=int, default=2, help="of each prompt")
     parser.add_argument("--seeds", nargs="+", type=int, default=TUNED)

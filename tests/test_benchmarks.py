@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -160,6 +161,30 @@ def test_methods_are_tuned_and_then_compared(
     monkeypatch.setattr(sys, "argv", [*argv, "--budget"])
     benchmark.main()
     assert capsys.readouterr().out == "tune: 0 runs missing, 0 s\nmethods: 0 runs missing, 0 s\n"
+    rows = (tmp_path / "runs/found.jsonl").rename(tmp_path / "elsewhere.jsonl")
+    shutil.rmtree(tmp_path / "runs")
+    monkeypatch.setattr(sys, "argv", [*argv, "--table", "--found", str(rows)])
+    benchmark.main()
+    kept = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith(("| TF", "| Diff"))]
+    assert kept == told
+
+
+@pytest.mark.parametrize("benchmark", ["records"], indirect=True)
+def test_two_processes_keep_their_runs_in_one_file(benchmark: ModuleType, tmp_path: Path) -> None:
+    """Neither loses what the other wrote; a run that is kept again takes the place of the first."""
+    gain = importlib.import_module("gains").Gain(1, {"a": np.array([0.5, -1.0])}, (2.0, 2.5), (0.5, 1.0))
+    which = {"arm": "x", "seed": 1}
+    first, second = (benchmark.Records(tmp_path / "found.jsonl") for _ in range(2))
+    first.add(which, 60.0, gain)
+    second.add(which | {"seed": 2}, 61.0, gain._replace(seed=2))
+    first.add(which, 62.0, gain)
+    found = benchmark.Records(tmp_path / "found.jsonl")
+    assert [found.get(which | {"seed": seed}).seconds for seed in (1, 2)] == [62, 61]
+    assert found.get(which | {"seed": 3}) is None
+    seed, by_tag, *others = found.get(which).gain
+    assert (seed, others) == (1, [(2.0, 2.5), (0.5, 1.0)])
+    assert by_tag["a"].tolist() == [0.5, -1.0]
+    assert len(read_rows(tmp_path / "found.jsonl")) == 2
 
 
 def _gains(benchmark: ModuleType, *runs: tuple[float, list[float]]) -> list[Any]:
@@ -226,8 +251,9 @@ def test_the_rate_of_the_largest_gain_near_fresh_renders_is_chosen(
 
     monkeypatch.setattr(benchmark, "founds", founds)
     monkeypatch.setattr(benchmark, "_done", lambda _, case, seed: (rate(case), seed) in gains)
-    tune = benchmark.Study(Path(), [], (11, 12), [])
-    assert benchmark.chosen(tune, "KTO") == benchmark.arm_of("KTO", best)
+    tune = benchmark.Study(Path(), [], (11, 12), [], None, {})
+    assert benchmark.chosen(tune, {"SFT": "1"}, "KTO") == benchmark.arm_of("KTO", best)
+    assert benchmark.chosen(tune, {"KTO": "1"}, "KTO") == benchmark.arm_of("KTO", "1")
 
 
 @pytest.mark.parametrize("benchmark", ["evidence"], indirect=True)
