@@ -286,3 +286,10 @@ def test_curves_are_by_scale() -> None:
     )
     assert found["curve"] == {"first": {"1": 1.0, "7.5": 2.0}, "other": {"7.5": 4.0}}
     assert found["by_scale"] == {"other": {"7.5": {"difference": 2.0, "interval": [2.0, 2.0]}}}
+    assert found["given_up"] == []
+
+
+def test_scales_of_fewer_images_were_given_up() -> None:
+    """Two images of the prompt at 3, one at 1 and at 7.5."""
+    few = [each for scale in (1.0, 7.5) for each in rows("first", {"x1": (1,)}, scale=scale)]
+    assert curves(["first"], [*few, *rows("first", {"x1": (2, 2)}, scale=3.0)])["given_up"] == ["1", "7.5"]

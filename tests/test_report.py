@@ -143,6 +143,10 @@ def test_the_page_says_it_in_words(run: RunFolder) -> None:
     assert "validation prompts: base 0.250, aligned 0.500 (+0.250, 95 % interval +0.125 to +0.375)." in text
     assert "Contamination" not in text
     assert " in this run" not in text
+    assert "given up" not in text
+    change(run, lambda found: found["metrics"]["geneval"].update(given_up=["1", "4"]))
+    report(run, "small")
+    assert "A scale of 1, 4 was given up after the first image of each prompt, and its points are of these." in said(run)
 
 
 def test_the_tables(run: RunFolder) -> None:

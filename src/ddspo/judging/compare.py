@@ -89,12 +89,18 @@ def difference(first: Sequence[Row], other: Sequence[Row], *, higher_is_better: 
 
 
 def curves(models: Sequence[str], rows: Sequence[Row]) -> Row:
-    """{curve, by_scale}: each model's score by guidance scale, and differences from the first at equal scales."""
+    """{curve, by_scale, given_up}: scores by guidance scale, differences from the first at equal ones, and more.
+
+    That is the scales that have fewer images than others, because the first ones showed them to be the best of no
+    model: their scores are those of these images.
+    """
     scaled: dict[str, dict[float, list[Row]]] = {model: defaultdict(list) for model in models}
     for row in rows:
         if row["model"] in scaled:
             scaled[row["model"]][row["scale"]].append(row)
     first = scaled[models[0]]
+    counts = {(model, scale): len(rows) for model, found in scaled.items() for scale, rows in found.items()}
+    few = {scale for (model, scale), count in counts.items() if count < max(counts.values())}
     return {
         "curve": {
             model: {f"{scale:g}": _overall(found[scale]) for scale in sorted(found)} for model, found in scaled.items()
@@ -109,6 +115,7 @@ def curves(models: Sequence[str], rows: Sequence[Row]) -> Row:
             }
             for model, found in list(scaled.items())[1:]
         },
+        "given_up": [f"{scale:g}" for scale in sorted(few)],
     }
 
 

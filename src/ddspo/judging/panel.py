@@ -76,7 +76,7 @@ class Panel:
         self.keep(metric.name, rows)
         judged, tried = ([row for row in rows if row["split"] == split] for split in (EVALUATION, VALIDATION))
         found = compared(models, judged, higher_is_better=metric.higher_is_better)
-        return described(metric) | found | (curves(models, tried) if tried else {"curve": {}, "by_scale": {}})
+        return described(metric) | found | curves(models, tried)
 
 
 def _asked(metric: Metric, galleries: Galleries) -> list[Asked]:
