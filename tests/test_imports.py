@@ -18,6 +18,7 @@ BASE = {
     "rows",
     "files",
     "run_folder",
+    "saved",
     "manifest",
     "lock",
     "progress",

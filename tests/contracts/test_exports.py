@@ -116,7 +116,8 @@ def test_other_tools(how: Export, known: set[str], finished: Finished, tmp_path:
 def test_modules_that_comfyui_would_skip_are_refused(name: str, tmp_path: Path) -> None:
     cls, other = components.find(Backbone, name), "mlp.0" if name == "z_image" else "proj_out"
     backbone, adaptation = cls.tiny(), LoRA(targets=("to_q", other))
-    adaptation.attach(backbone, 0)
+    for parameter in adaptation.parameters(adaptation.attach(backbone, 0).policy):
+        parameter.data += 1
     adaptation.save(backbone, tmp_path / "aligned")
     with pytest.raises(InputError, match=rf"ComfyUI has no place for (t_embedder\.)?{other}: use --format"):
         export(

@@ -14,6 +14,7 @@ from typing_extensions import Doc
 from ddspo.adaptations.base import Adaptation, Attached, Behaviour, tuners
 from ddspo.backbones.base import Backbone
 from ddspo.errors import quoted, shortened
+from ddspo.exports._adapter import adapter_in, read
 from ddspo.files import settle_header
 from ddspo.maths.pair import Pair
 
@@ -93,14 +94,22 @@ class LoRA(Adaptation):
         set_peft_model_state_dict(behaviour.network, weights, adapter_name=behaviour.adapter)
 
     def save(self, backbone: Backbone, folder: Path, behaviour: Behaviour | None = None) -> None:
-        """Write pytorch_lora_weights.safetensors with rank and alpha in its header."""
+        """Write pytorch_lora_weights.safetensors with rank and alpha in its header, and read it again.
+
+        Raises:
+            InputError: The adapter changes nothing, is not finite, or the file is not what was written.
+        """
         what = behaviour or Behaviour(backbone.denoiser, POLICY)
         network: Any = what.network
         config = network.peft_config[what.adapter].to_dict()
         ordered = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
-        backbone.save_lora(folder, self.weights(what), ordered)
+        weights = self.weights(what)
+        backbone.save_lora(folder, weights, ordered)
         for file in folder.glob("*.safetensors"):
             settle_header(file)
+        name = backbone.denoiser_name
+        written = read({f"{name}.{key}": value for key, value in weights.items()}, name, ordered)
+        written.check_read(adapter_in(folder, name), folder)
 
     def load(self, backbone: Backbone, folder: Path) -> None:
         """`load_lora_weights`."""

@@ -26,6 +26,7 @@ from ddspo.backbones._schedule import calls_of, noise_path, own_scheduler
 from ddspo.conditions import Condition
 from ddspo.errors import InputError
 from ddspo.maths.paths import NoisePath
+from ddspo.saved import verify
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -282,8 +283,9 @@ class Backbone(WithDenoiser, ABC):
         return self.autoencoder.features(images)
 
     def save(self, folder: Path) -> None:
-        """Write the whole pipeline as a diffusers folder."""
+        """Write the whole pipeline as a diffusers folder, and read the denoiser again."""
         self.pipeline.save_pretrained(folder)
+        verify((folder / self.denoiser_name).glob("*.safetensors"), self.denoiser.state_dict())
 
     @property
     def _multiple(self) -> int:

@@ -1,27 +1,24 @@
 """What an export is: it writes a trained result in the format of some tool, and says how to use it there."""
 
-import json
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ddspo.backbones.base import DTYPES, Backbone, Model
 from ddspo.errors import InputError
-from ddspo.exports._adapter import Adapter, read
+from ddspo.exports._adapter import LORA as LORA
+from ddspo.exports._adapter import PEFT as PEFT
+from ddspo.exports._adapter import Adapter, adapter_in, lora_files
 from ddspo.files import settle_header
 from ddspo.places import PACKAGE, local
+from ddspo.saved import verify
 
 Dtype = Literal["fp32", "bf16", "fp16"]
-LORA = "pytorch_lora_weights.safetensors"
-PEFT = ("adapter_config.json", "adapter_model.safetensors")
-"""PEFT's own files, where diffusers has no LoRA loader for a pipeline."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +54,7 @@ class Aligned:
     @property
     def lora_files(self) -> tuple[str, ...]:
         """Names of the files that make the LoRA up; none of a whole pipeline."""
-        kinds = ((LORA,), PEFT)
-        return next((names for names in kinds if all((self.folder / name).is_file() for name in names)), ())
+        return lora_files(self.folder)
 
     @property
     def pipeline_class(self) -> str:
@@ -71,25 +67,7 @@ class Aligned:
         Raises:
             InputError: The file is broken, or lacks what tells its scale.
         """
-        path, prefix = self.folder / self.lora_files[-1], self.backbone.denoiser_name
-        try:
-            with safe_open(path, "pt") as file:
-                weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-                header = file.metadata() or {}
-            if self.lora_files == PEFT:
-                prefix = "base_model.model"
-                config = json.loads((self.folder / PEFT[0]).read_text(encoding="utf-8"))
-            else:
-                held = json.loads(header["lora_adapter_metadata"]).items()
-                config = {key.removeprefix(f"{prefix}."): value for key, value in held if key.startswith(f"{prefix}.")}
-            found = read(weights, prefix, config)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
-        except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, re.error) as error:
-            raise InputError(f"{path}: no whole LoRA file with its alpha ({error}): run `ddspo train` again") from None
-        if not all(tensor.isfinite().all() for tensor in weights.values()):
-            raise InputError(f"{path}: holds numbers that are not finite: train again with a smaller train.lr")
-        return found
+        return adapter_in(self.folder, self.backbone.denoiser_name)
 
     def plain(self, name: str) -> Adapter:
         """The LoRA's layers, for a format whose update of a weight is scale * B A and nothing else.
@@ -181,13 +159,14 @@ def needs_lora(aligned: Aligned, name: str) -> None:
 
 
 def save(weights: Mapping[str, Tensor], path: Path, dtype: Dtype, notes: Mapping[str, str]) -> None:
-    """Write a LoRA file; alphas stay in float32.
+    """Write a LoRA file, and read it again; alphas stay in float32.
 
     Raises:
-        InputError: A weight is too large for the precision.
+        InputError: A weight is too large for the precision, or the file is not what was written.
     """
     cast = {key: rows if key.endswith(".alpha") else rows.to(DTYPES[dtype]) for key, rows in weights.items()}
     if not all(rows.isfinite().all() for rows in cast.values()):
         raise InputError(f"{path.name}: weights are too large for {dtype}: use --dtype bf16 or fp32")
     save_file({key: rows.clone().contiguous() for key, rows in cast.items()}, path, metadata={"format": "pt", **notes})
     settle_header(path)
+    verify([path], cast)

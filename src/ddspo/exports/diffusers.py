@@ -1,5 +1,6 @@
 """As it is in aligned/: a LoRA that `load_lora_weights` reads, or a whole pipeline folder."""
 
+import filecmp
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,9 @@ class Diffusers(Export):
                 shutil.copy2(aligned.folder / name, path / name)
         else:
             shutil.copytree(aligned.folder, path, ignore=shutil.ignore_patterns(".*", "README.md"))
+        for copy in (each for each in path.rglob("*") if each.is_file()):
+            if not filecmp.cmp(copy, aligned.folder / copy.relative_to(path), shallow=False):
+                raise InputError(f"{copy}: is not what was copied there: check the disk, and run again")
 
     def usage(self, aligned: Aligned, where: str) -> str:
         """Lines of Python."""

@@ -26,8 +26,9 @@ class Merged(Export):
         aligned.check()
 
     def write(self, aligned: Aligned, path: Path) -> None:
-        """Load, add, save."""
+        """Look into the LoRA, load the base, add, save."""
         if aligned.is_lora:
+            aligned.adapter()
             backbone = aligned.backbone.load(dataclasses.replace(aligned.model, quantize=None, offload=False))
             kept = backbone.compute_dtype
             backbone.denoiser.to(torch.float32)
