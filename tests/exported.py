@@ -15,8 +15,8 @@ def add(denoiser: nn.Module, weights: dict[str, Tensor]) -> None:
 
 @torch.no_grad()
 def add_fused(denoiser: nn.Module, weights: dict[str, Tensor]) -> None:
-    """FLUX.1 and Chroma under their original names, where the rows of query, key and value lie below one another."""
-    places = {
+    """FLUX.1, Chroma and Lumina 2 under their original names, query, key and value below one another."""
+    places: dict[str, tuple[str, tuple[str, ...]]] = {
         "double_blocks_{}_img_attn_qkv": ("transformer_blocks.{}.attn", ("to_q", "to_k", "to_v")),
         "double_blocks_{}_txt_attn_qkv": ("transformer_blocks.{}.attn", ("add_q_proj", "add_k_proj", "add_v_proj")),
         "double_blocks_{}_img_attn_proj": ("transformer_blocks.{}.attn", ("to_out.0",)),
@@ -26,6 +26,9 @@ def add_fused(denoiser: nn.Module, weights: dict[str, Tensor]) -> None:
             ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
         ),
     }
+    for part in ("layers", "noise_refiner", "context_refiner"):
+        places[f"{part}_{{}}_attention_qkv"] = (f"{part}.{{}}.attn", ("to_q", "to_k", "to_v"))
+        places[f"{part}_{{}}_attention_out"] = (f"{part}.{{}}.attn", ("to_out.0",))
     for pattern, (parent, names) in places.items():
         for block in range(2):
             key = f"lora_unet_{pattern.format(block)}"

@@ -12,6 +12,7 @@ from diffusers import (
     ChromaTransformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
+    Lumina2Transformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
@@ -19,6 +20,7 @@ from diffusers import (
     UNet2DConditionModel,
     ZImageTransformer2DModel,
 )
+from diffusers.loaders.single_file_utils import convert_lumina2_to_diffusers
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
@@ -26,7 +28,7 @@ from torch import Tensor, nn
 from benchmarks import outlines
 from ddspo.errors import InputError
 from ddspo.exports._adapter import Adapter, Layer, read
-from ddspo.exports._keys import kohya, kohya_flux, ldm_name, scaled, unet_name
+from ddspo.exports._keys import kohya, kohya_flux, kohya_lumina2, ldm_name, lumina2_place, scaled, unet_name
 from ddspo.exports.comfyui import TRANSFORMERS
 
 RANK, ALPHA = 4, 8.0
@@ -294,3 +296,39 @@ def test_comfyui_finds_every_block_of_z_image_at_its_true_size() -> None:
         *("all_x_embedder", "all_final_layer", "t_embedder", "cap_embedder")
     }
     assert {layers[name].weight.shape for name in found if ".to_" in name} == {(3840, 3840)}
+
+
+def test_every_block_of_lumina2_has_its_name_at_its_true_size() -> None:
+    """26 blocks and twice 2 refiners, each with one weight of q, k, v, one of out, three of its MLP; 28 are modulated.
+
+    diffusers' own reader of the original network brings each back: 2304 rows of q, and 768 of k and v, since 24 heads
+    of queries share 8 of keys.
+    """
+    with torch.device("meta"):
+        network = Lumina2Transformer2DModel.from_config(outlines.read("lumina2")["parts"]["transformer"])
+    blocks = ("layers.", "noise_refiner.", "context_refiner.")
+    linear = {f"{name}.weight": each for name, each in network.named_modules() if isinstance(each, nn.Linear)}
+    inside = {name: each.weight for name, each in linear.items() if name.startswith(blocks)}
+    original: dict[str, Any] = {}
+    for name, weight in inside.items():
+        target, part = lumina2_place(name.removesuffix(".weight"))
+        original.setdefault(f"{target}.weight", []).append((part or 0, weight))
+    assert len(original) == 30 * 5 + 28
+    stacked = {
+        name: torch.cat([rows for _, rows in sorted(parts, key=lambda each: each[0])])
+        for name, parts in original.items()
+    }
+    back = convert_lumina2_to_diffusers(stacked)
+    assert {name: rows.shape for name, rows in back.items()} == {name: rows.shape for name, rows in inside.items()}
+    for name in linear.keys() - inside.keys():
+        with pytest.raises(InputError, match="kohya files have no place for"):
+            lumina2_place(name.removesuffix(".weight"))
+
+
+def test_unequal_parts_by_hand() -> None:
+    """Rows 2, 1, 1 and rank 1: k alone, 3 (7 * 5); its rows lie below those of q, which are zero like those of v."""
+    layer = Layer(torch.tensor([[5.0]]), torch.tensor([[7.0]]), 3.0)
+    found = kohya_lumina2(Adapter({"layers.0.attn.to_k": layer}), (2, 1, 1))
+    key = "lora_unet_layers_0_attention_qkv"
+    update = found[f"{key}.lora_up.weight"] @ found[f"{key}.lora_down.weight"] * found[f"{key}.alpha"] / 3
+    assert update.tolist() == [[0], [0], [105], [0]]

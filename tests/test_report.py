@@ -146,7 +146,9 @@ def test_the_page_says_it_in_words(run: RunFolder) -> None:
     assert "given up" not in text
     change(run, lambda found: found["metrics"]["geneval"].update(given_up=["1", "4"]))
     report(run, "small")
-    assert "A scale of 1, 4 was given up after the first image of each prompt, and its points are of these." in said(run)
+    assert "A scale of 1, 4 was given up after the first image of each prompt, and its points are of these." in said(
+        run
+    )
 
 
 def test_the_tables(run: RunFolder) -> None:

@@ -23,8 +23,8 @@ from ddspo.stages.export import export
 from ddspo.training.policies import Policies
 from tests.exported import add, add_fused
 
-KOHYA = {"sd", "sdxl", "flux", "chroma"}
-COMFYUI = {"sd", "sdxl", "sd3", "flux", "flux2", "chroma", "pixart", "qwen_image", "z_image"}
+KOHYA = {"sd", "sdxl", "flux", "chroma", "lumina2"}
+COMFYUI = {"sd", "sdxl", "sd3", "flux", "flux2", "chroma", "lumina2", "pixart", "qwen_image", "z_image"}
 BACKBONES = components.names(Backbone)
 
 
@@ -105,14 +105,14 @@ def test_other_tools(how: Export, known: set[str], finished: Finished, tmp_path:
     file, pipeline = finished.write(how, tmp_path), finished.plain()
     if finished.backbone.denoiser_name == "unet":
         pipeline.load_lora_weights(file)
-    elif isinstance(how, Kohya):
+    elif isinstance(how, Kohya) or name == "lumina2":
         add_fused(pipeline.transformer, load_file(file))
     else:
         add(pipeline.transformer, load_file(file))
     finished.agrees(getattr(pipeline, finished.backbone.denoiser_name))
 
 
-@pytest.mark.parametrize("name", sorted(COMFYUI - {"sd", "sdxl"}))
+@pytest.mark.parametrize("name", sorted(COMFYUI - {"sd", "sdxl", "lumina2"}))
 def test_modules_that_comfyui_would_skip_are_refused(name: str, tmp_path: Path) -> None:
     cls, other = components.find(Backbone, name), "mlp.0" if name == "z_image" else "proj_out"
     backbone, adaptation = cls.tiny(), LoRA(targets=("to_q", other))

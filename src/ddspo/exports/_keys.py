@@ -100,17 +100,11 @@ def kohya_flux(adapter: Adapter) -> dict[str, Tensor]:
     Raises:
         InputError: A module that these files have no place for.
     """
-    found: dict[str, Tensor] = {}
-    fused: dict[str, dict[int, Layer]] = defaultdict(dict)
-    for name, layer in adapter.layers.items():
-        target, part = _flux_place(name)
-        if part is None:
-            found |= _triple(target, layer)
-        else:
-            fused[target][part] = layer
-    for target, parts in fused.items():
-        found |= _triple(target, _fuse(parts, 4 if target.endswith("linear1") else 3))
-    return found
+
+    def rows(target: str, width: int) -> tuple[int, ...]:
+        return (width,) * 3 + ((4 * width,) if target.endswith("linear1") else ())
+
+    return _with_fused(adapter, _flux_place, rows)
 
 
 def _flux_place(name: str) -> tuple[str, int | None]:
@@ -126,14 +120,73 @@ def _flux_place(name: str) -> tuple[str, int | None]:
     raise InputError(f"kohya files have no place for {name}: use --format diffusers or merged")
 
 
-def _fuse(parts: Mapping[int, Layer], count: int) -> Layer:
-    """One layer for `count` stacked weights [width, width] (the fourth, an MLP, is [4 width, width])."""
+_LUMINA2_WHOLE = {
+    "attn.to_out.0": "attention.out",
+    "feed_forward.linear_1": "feed_forward.w1",
+    "feed_forward.linear_2": "feed_forward.w2",
+    "feed_forward.linear_3": "feed_forward.w3",
+    "norm1.linear": "adaLN_modulation.1",
+}
+_LUMINA2_FUSED = ("attn.to_q", "attn.to_k", "attn.to_v")
+_LUMINA2 = re.compile(r"((?:layers|noise_refiner|context_refiner)\.\d+)\.(.+)")
+
+
+def kohya_lumina2(adapter: Adapter, rows: tuple[int, int, int]) -> dict[str, Tensor]:
+    """Lumina-Image 2.0 by the names of its original network, where query, key and value are one weight, as in FLUX.1.
+
+    Args:
+        adapter: What to name.
+        rows: Outputs of query, key and value, which are of unequal sizes: several queries share a key.
+
+    Raises:
+        InputError: A module that these files have no place for.
+    """
+    return _with_fused(adapter, lumina2_place, lambda target, width: rows)
+
+
+def lumina2_place(name: str) -> tuple[str, int | None]:
+    """Name in the original network, and which part of a fused weight it is (None: a weight of its own).
+
+    Raises:
+        InputError: It has none there, or lies outside the blocks.
+    """
+    match = _LUMINA2.fullmatch(name)
+    block, inner = (match[1], match[2]) if match else ("", "")
+    if inner in _LUMINA2_FUSED:
+        return f"{block}.attention.qkv", _LUMINA2_FUSED.index(inner)
+    if inner in _LUMINA2_WHOLE:
+        return f"{block}.{_LUMINA2_WHOLE[inner]}", None
+    raise InputError(f"kohya files have no place for {name}: use --format diffusers or merged")
+
+
+def _with_fused(
+    adapter: Adapter,
+    place: Callable[[str], tuple[str, int | None]],
+    rows: Callable[[str, int], tuple[int, ...]],
+) -> dict[str, Tensor]:
+    """A triple for each weight of the original network, `rows` being the outputs of a fused one's parts."""
+    found: dict[str, Tensor] = {}
+    fused: dict[str, dict[int, Layer]] = defaultdict(dict)
+    for name, layer in adapter.layers.items():
+        target, part = place(name)
+        if part is None:
+            found |= _triple(target, layer)
+        else:
+            fused[target][part] = layer
+    for target, parts in fused.items():
+        width = next(iter(parts.values())).down.shape[1]
+        found |= _triple(target, _fuse(parts, rows(target, width)))
+    return found
+
+
+def _fuse(parts: Mapping[int, Layer], rows: tuple[int, ...]) -> Layer:
+    """One layer for stacked weights [rows of a part, width]."""
     down, _, scale = next(iter(parts.values()))
     width, rank = down.shape[1], max(layer.rank for layer in parts.values())
-    layers = []
-    for part in range(count):
-        rows = width * (1, 4)[part == 3]
-        layers.append(parts.get(part) or Layer(down.new_zeros(rank, width), down.new_zeros(rows, rank), scale))
+    layers = [
+        parts.get(part) or Layer(down.new_zeros(rank, width), down.new_zeros(own, rank), scale)
+        for part, own in enumerate(rows)
+    ]
     ups = [layer.up if layer.scale == scale else layer.up * (layer.scale / scale) for layer in layers]
     return Layer(torch.cat([layer.down for layer in layers]), torch.block_diag(*ups), scale)  # type: ignore[no-untyped-call]
 

@@ -1,4 +1,4 @@
-"""One LoRA file that ComfyUI's own loader reads: SD, SDXL, SD3, FLUX, Chroma, PixArt, Z-Image, Qwen-Image."""
+"""One LoRA file that ComfyUI's own loader reads: SD, SDXL, SD3, FLUX, Chroma, PixArt, Lumina 2, Z-Image, Qwen."""
 
 import re
 from dataclasses import dataclass
@@ -12,7 +12,8 @@ from ddspo.exports._keys import scaled
 from ddspo.exports.base import Aligned, Dtype, Export, needs_lora, save
 from ddspo.exports.kohya import rename
 
-UNETS = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+AS_KOHYA = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "Lumina2Pipeline")
+"""Pipelines whose layers ComfyUI finds by kohya's names alone: it has no list of Lumina 2's names in diffusers."""
 ATTENTION = r"to_[qkv]|to_out\.0"
 JOINT = rf"{ATTENTION}|add_[qkv]_proj|to_add_out"
 TRANSFORMERS = {
@@ -37,7 +38,7 @@ It fuses query, key and value of Z-Image, and puts each part's update into its t
 
 @dataclass(frozen=True)
 class ComfyUI(Export):
-    """Kohya's names for U-Nets; for transformers diffusers' names, the scale alpha / rank inside the matrices.
+    """Kohya's names for U-Nets and Lumina 2; for others diffusers' names, the scale alpha / rank inside the matrices.
 
     ComfyUI reads no header, and skips a key that it does not know: what it has no place for is refused here.
     """
@@ -49,13 +50,13 @@ class ComfyUI(Export):
         """Only pipelines that ComfyUI itself knows."""
         aligned.check()
         needs_lora(aligned, "comfyui")
-        if aligned.pipeline_class not in (*UNETS, *TRANSFORMERS):
+        if aligned.pipeline_class not in (*AS_KOHYA, *TRANSFORMERS):
             raise InputError(f"comfyui: no such format for {aligned.pipeline_class}: use --format diffusers or merged")
 
     def write(self, aligned: Aligned, path: Path) -> None:
         """Rename and save."""
         adapter = aligned.plain("comfyui")
-        if aligned.pipeline_class in UNETS:
+        if aligned.pipeline_class in AS_KOHYA:
             weights = rename(adapter, aligned)
         else:
             for name in adapter.layers:

@@ -1,17 +1,17 @@
-"""One LoRA file with kohya's names, for sd-scripts, A1111, Forge and ComfyUI: SD 1.x and 2.x, SDXL, FLUX.1, Chroma."""
+"""One LoRA file with kohya's names, for sd-scripts, A1111, Forge, ComfyUI: SD, SDXL, FLUX.1, Chroma, Lumina 2."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from diffusers import UNet2DConditionModel
 from torch import Tensor
 from typing_extensions import Doc
 
+from ddspo.backbones._model import read_object
 from ddspo.backbones.base import look_up
 from ddspo.errors import InputError
 from ddspo.exports._adapter import Adapter
-from ddspo.exports._keys import kohya, kohya_flux, ldm_name, unet_name
+from ddspo.exports._keys import kohya, kohya_flux, kohya_lumina2, ldm_name, unet_name
 from ddspo.exports.base import Aligned, Dtype, Export, needs_lora, save
 
 NETWORKS = {
@@ -19,6 +19,7 @@ NETWORKS = {
     "StableDiffusionXLPipeline": "networks.lora",
     "FluxPipeline": "networks.lora_flux",
     "ChromaPipeline": "networks.lora_flux",
+    "Lumina2Pipeline": "networks.lora_lumina",
 }
 """Pipelines that have this format, and the module of sd-scripts that reads it."""
 
@@ -67,6 +68,14 @@ def rename(adapter: Adapter, aligned: Aligned) -> dict[str, Tensor]:
         return kohya_flux(adapter)
     if aligned.pipeline_class == "StableDiffusionPipeline":
         return kohya(adapter, unet_name)
-    found = look_up(aligned.model)
-    config = UNet2DConditionModel.load_config(found.folder, subfolder="unet")
+    config = _config(aligned)
+    if aligned.pipeline_class == "Lumina2Pipeline":
+        heads, shared, width = (config[key] for key in ("num_attention_heads", "num_kv_heads", "hidden_size"))
+        return kohya_lumina2(adapter, (width, width // heads * shared, width // heads * shared))
     return kohya(adapter, lambda name: ldm_name(name, config["layers_per_block"]))
+
+
+def _config(aligned: Aligned) -> dict[str, Any]:
+    """Of the base's denoiser."""
+    folder = look_up(aligned.model).folder / aligned.backbone.denoiser_name
+    return read_object(folder, "config.json", f"model.path {aligned.model.path}")
