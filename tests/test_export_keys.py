@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 from diffusers import (
+    AuraFlowPipeline,
+    AuraFlowTransformer2DModel,
     ChromaPipeline,
     ChromaTransformer2DModel,
     FluxPipeline,
@@ -37,7 +39,8 @@ CONFIG = {"r": RANK, "lora_alpha": ALPHA}
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 FEED_FORWARD = ["ff.net.0.proj", "ff.net.2"]
 UNET = [*ATTENTION, *FEED_FORWARD, "proj_in", "proj_out", "conv1", "conv2", "conv_shortcut", "time_emb_proj"]
-JOINT = [*ATTENTION, *FEED_FORWARD, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"]
+AURA = ["linear_1", "linear_2", "out_projection"]
+JOINT = [*ATTENTION, *FEED_FORWARD, *AURA, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"]
 
 
 def sd() -> UNet2DConditionModel:
@@ -110,6 +113,19 @@ def chroma() -> ChromaTransformer2DModel:
         approximator_num_channels=16,
         approximator_hidden_dim=8,
         approximator_layers=1,
+    )
+
+
+def auraflow() -> AuraFlowTransformer2DModel:
+    return AuraFlowTransformer2DModel(
+        sample_size=8,
+        num_mmdit_layers=2,
+        num_single_dit_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=8,
+        caption_projection_dim=16,
+        pos_embed_max_size=16,
     )
 
 
@@ -255,7 +271,13 @@ def test_kohya_flux_has_no_place_for_other_modules(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "cls"), [(sd3, StableDiffusion3Pipeline), (flux, FluxPipeline), (chroma, ChromaPipeline)]
+    ("make", "cls"),
+    [
+        (sd3, StableDiffusion3Pipeline),
+        (flux, FluxPipeline),
+        (chroma, ChromaPipeline),
+        (auraflow, AuraFlowPipeline),
+    ],
 )
 def test_scaled_transformers_come_back_through_diffusers(make: Callable[[], nn.Module], cls: Any) -> None:
     """Without a header diffusers takes alpha = rank, as ComfyUI does: the scale must be in the matrices."""

@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+from ddspo.backbones.auraflow import AuraFlow
 from ddspo.backbones.base import Backbone, Model
 from ddspo.backbones.chroma import Chroma
 from ddspo.backbones.flux import Flux
@@ -25,7 +26,7 @@ from ddspo.recipe import load
 from ddspo.scenes.networks import MINIATURES, make_autoencoder, make_tokenizer
 from ddspo.workflow import Workflow
 
-ALL = [Chroma, Flux, Flux2, Lumina2, PixArt, QwenImage, Sana, SD, SD3, SDXL, ZImage]
+ALL = [AuraFlow, Chroma, Flux, Flux2, Lumina2, PixArt, QwenImage, Sana, SD, SD3, SDXL, ZImage]
 PROMPTS = ["a red cube", "two cats", "x"]
 
 

@@ -24,7 +24,20 @@ def check_positions(backbone: "Backbone", texts: int, patches: int, ends: Sequen
     most, *sides = ends
     if texts >= most:
         raise InputError(f"model.max_length {backbone.max_length}: the transformer has {most} places: give less")
-    if patches > min(sides):
+    check_side(backbone, patches, min(sides))
+
+
+def check_side(backbone: "Backbone", patches: int, end: int) -> None:
+    """Refuse images that are larger than there are places for.
+
+    Args:
+        backbone: For its options.
+        patches: Places that an image takes to a side.
+        end: Places to a side.
+
+    Raises:
+        InputError: They are.
+    """
+    if patches > end:
         side = backbone.call["height"]
-        most = min(sides) * side // patches
-        raise InputError(f"model.resolution {side}: the transformer goes to {most}: give less")
+        raise InputError(f"model.resolution {side}: the transformer goes to {end * side // patches}: give less")

@@ -1,4 +1,4 @@
-"""One LoRA file that ComfyUI's own loader reads: SD, SDXL, SD3, FLUX, Chroma, PixArt, Lumina 2, Z-Image, Qwen."""
+"""One LoRA file that ComfyUI's own loader reads: U-Nets, and the transformers that `TRANSFORMERS` names."""
 
 import re
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from ddspo.exports.kohya import rename
 AS_KOHYA = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "Lumina2Pipeline")
 """Pipelines whose layers ComfyUI finds by kohya's names alone: it has no list of Lumina 2's names in diffusers."""
 ATTENTION = r"to_[qkv]|to_out\.0"
+AURA = r"linear_[12]|out_projection"
 JOINT = rf"{ATTENTION}|add_[qkv]_proj|to_add_out"
 TRANSFORMERS = {
     "StableDiffusion3Pipeline": rf"transformer_blocks\.\d+\.(attn2?\.({JOINT})|ff(_context)?\.net\.(0\.proj|2))",
@@ -25,6 +26,8 @@ TRANSFORMERS = {
     r"|single_transformer_blocks\.\d+\.(attn\.to_[qkv]|proj_mlp|proj_out)",
     "Flux2KleinPipeline": rf"transformer_blocks\.\d+\.(attn\.({JOINT})|ff(_context)?\.linear_(in|out))"
     r"|single_transformer_blocks\.\d+\.attn\.(to_qkv_mlp_proj|to_out)",
+    "AuraFlowPipeline": rf"joint_transformer_blocks\.\d+\.(attn\.({JOINT})|norm1_context\.linear|ff_context\.({AURA}))"
+    rf"|(joint|single)_transformer_blocks\.\d+\.(attn\.({ATTENTION})|norm1\.linear|ff\.({AURA}))",
     "QwenImagePipeline": rf"transformer_blocks\.\d+\.(attn\.({JOINT})|(img|txt)_(mlp\.net\.(0\.proj|2)|mod\.1))",
     "ZImagePipeline": rf"(layers|(context|noise)_refiner)\.\d+\.(attention\.({ATTENTION})|feed_forward\.w[123])"
     r"|(layers|noise_refiner)\.\d+\.adaLN_modulation\.0",
