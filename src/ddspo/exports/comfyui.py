@@ -1,4 +1,4 @@
-"""One LoRA file that ComfyUI's own loader reads: U-Nets, and the transformers that `TRANSFORMERS` names."""
+"""One LoRA file that ComfyUI's own loader reads: of the pipelines in `AS_KOHYA` and `TRANSFORMERS`."""
 
 import re
 from dataclasses import dataclass
