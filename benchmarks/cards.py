@@ -33,6 +33,7 @@ MODELS = {
     "auraflow": ("auraflow", "fal/AuraFlow-v0.3"),
     "sana": ("sana-1600m", "Efficient-Large-Model/Sana_1600M_1024px_diffusers"),
     "pixart": ("pixart-sigma", "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS"),
+    "pixart-alpha": ("pixart-alpha", "PixArt-alpha/PixArt-XL-2-1024-MS"),
     "lumina2": ("lumina2", "Alpha-VLLM/Lumina-Image-2.0"),
     "z-image": ("z-image", "Tongyi-MAI/Z-Image"),
     "z-image-turbo": ("z-image-turbo", "Tongyi-MAI/Z-Image-Turbo"),
@@ -46,6 +47,7 @@ HOURS = {
     "sd15": 2,
     "sana": 4,
     "pixart": 4,
+    "pixart-alpha": 4,
     "sdxl": 6,
     "sd35-medium": 6,
     "flux-dev": 12,
@@ -62,6 +64,7 @@ NOT_TRIED = """\
 #   tuned on the miniature and never at this size; the gap that the inverse temperature is made of is assumed.
 # Sources: LoRA of rank 16 on attention, bf16, few pairs at once: the presets of kohya, OneTrainer and ai-toolkit
 """
+UNETS = ("sd15", "sdxl")
 UNET = "#   weights of a U-Net are not quantised: SimpleTuner and ai-toolkit leave it off for them, for quality\n"
 NF4 = "#   nf4 with 8-bit AdamW and max_grad_norm .01: SimpleTuner's quickstart of FLUX\n"
 
@@ -86,7 +89,7 @@ def recipe(name: str, gib: int) -> str:
         wish = Wish(folder, hours * 3600.0, f"{name}-{gib}gb", memory=gib * 2**30)
         text = command.plan_of(wish, asked, lambda line: None, dry=True).text
     first, _, rest = text.replace(folder, hub_id).partition("\n#\n")
-    sources = NOT_TRIED + (UNET if architecture in ("sd15", "sdxl") else NF4 if "quantize: nf4" in rest else "")
+    sources = NOT_TRIED + (UNET if architecture in UNETS else NF4 if "quantize: nf4" in rest else "")
     return f"{first}\n{sources}#\n{rest}"
 
 

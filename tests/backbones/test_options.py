@@ -15,6 +15,7 @@ from ddspo.backbones.flux import Flux
 from ddspo.backbones.flux2 import Flux2
 from ddspo.backbones.lumina2 import Lumina2
 from ddspo.backbones.pixart import PixArt
+from ddspo.backbones.pixart_alpha import PixArtAlpha
 from ddspo.backbones.qwen_image import QwenImage
 from ddspo.backbones.sana import INSTRUCTION, Sana
 from ddspo.backbones.sd import SD
@@ -26,7 +27,7 @@ from ddspo.recipe import load
 from ddspo.scenes.networks import MINIATURES, make_autoencoder, make_tokenizer
 from ddspo.workflow import Workflow
 
-ALL = [AuraFlow, Chroma, Flux, Flux2, Lumina2, PixArt, QwenImage, Sana, SD, SD3, SDXL, ZImage]
+ALL = [AuraFlow, Chroma, Flux, Flux2, Lumina2, PixArt, PixArtAlpha, QwenImage, Sana, SD, SD3, SDXL, ZImage]
 PROMPTS = ["a red cube", "two cats", "x"]
 
 

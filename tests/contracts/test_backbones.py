@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import PixArtSigmaPipeline
+from diffusers import PixArtAlphaPipeline, PixArtSigmaPipeline
 from peft import PeftModel
 from safetensors import safe_open
 
@@ -260,7 +260,7 @@ def plain_pipeline(cls: Any, folder: Path) -> Any:
     if (aligned / "model_index.json").exists():
         return cls.from_pretrained(aligned)
     pipeline = cls.from_pretrained(folder / "base")
-    if cls is PixArtSigmaPipeline:
+    if cls in (PixArtAlphaPipeline, PixArtSigmaPipeline):
         pipeline.transformer = PeftModel.from_pretrained(pipeline.transformer, str(aligned))
         return pipeline
     with safe_open(aligned / "pytorch_lora_weights.safetensors", "pt") as file:

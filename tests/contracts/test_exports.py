@@ -24,7 +24,20 @@ from ddspo.training.policies import Policies
 from tests.exported import add, add_fused
 
 KOHYA = {"sd", "sdxl", "flux", "chroma", "lumina2"}
-COMFYUI = {"sd", "sdxl", "sd3", "flux", "flux2", "chroma", "auraflow", "lumina2", "pixart", "qwen_image", "z_image"}
+COMFYUI = {
+    "sd",
+    "sdxl",
+    "sd3",
+    "flux",
+    "flux2",
+    "chroma",
+    "auraflow",
+    "lumina2",
+    "pixart",
+    "pixart_alpha",
+    "qwen_image",
+    "z_image",
+}
 BACKBONES = components.names(Backbone)
 
 

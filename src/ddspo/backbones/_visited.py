@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import wraps
 from itertools import count
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ddspo.backbones._schedule import is_flow
+from ddspo.backbones._schedule import is_flow, stepping
 from ddspo.backbones.base import Backbone
 
 
@@ -48,7 +47,6 @@ def visiting(backbone: Backbone, calls: Tensor) -> Iterator[Visited]:
     visited = Visited(times, torch.empty(*calls.shape, *shape, device=backbone.device, dtype=torch.float16))
     step = scheduler.step
 
-    @wraps(step)  # pipelines read from its signature what they may pass
     def noted(prediction: Tensor, t: Tensor, sample: Tensor, *rest: Any, **options: Any) -> Any:
         rows, places = torch.nonzero(calls == next(number), as_tuple=True)
         if len(rows):
@@ -57,11 +55,8 @@ def visiting(backbone: Backbone, calls: Tensor) -> Iterator[Visited]:
             visited.states[rows, places] = backbone.unpack(seen)[rows].half()
         return step(prediction, t, sample, *rest, **options)
 
-    scheduler.step = noted
-    try:
+    with stepping(scheduler, noted):
         yield visited
-    finally:
-        del scheduler.step
     if times.isnan().any():
         raise RuntimeError(
             f"{type(scheduler).__name__}: {next(number)} calls, and {int(calls.max()) + 1} were expected"

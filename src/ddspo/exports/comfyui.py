@@ -17,6 +17,7 @@ AS_KOHYA = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "Lumina2Pipe
 ATTENTION = r"to_[qkv]|to_out\.0"
 AURA = r"linear_[12]|out_projection"
 JOINT = rf"{ATTENTION}|add_[qkv]_proj|to_add_out"
+PIXART = rf"transformer_blocks\.\d+\.(attn[12]\.({ATTENTION})|ff\.net\.(0\.proj|2))"
 TRANSFORMERS = {
     "StableDiffusion3Pipeline": rf"transformer_blocks\.\d+\.(attn2?\.({JOINT})|ff(_context)?\.net\.(0\.proj|2))",
     "FluxPipeline": rf"transformer_blocks\.\d+\.(attn\.({JOINT})|ff(_context)?\.net\.(0\.proj|2))"
@@ -31,7 +32,8 @@ TRANSFORMERS = {
     "QwenImagePipeline": rf"transformer_blocks\.\d+\.(attn\.({JOINT})|(img|txt)_(mlp\.net\.(0\.proj|2)|mod\.1))",
     "ZImagePipeline": rf"(layers|(context|noise)_refiner)\.\d+\.(attention\.({ATTENTION})|feed_forward\.w[123])"
     r"|(layers|noise_refiner)\.\d+\.adaLN_modulation\.0",
-    "PixArtSigmaPipeline": rf"transformer_blocks\.\d+\.(attn[12]\.({ATTENTION})|ff\.net\.(0\.proj|2))",
+    "PixArtAlphaPipeline": PIXART,
+    "PixArtSigmaPipeline": PIXART,
 }
 """Modules that ComfyUI finds under `transformer.` and their name in diffusers (comfy/lora.py, comfy/utils.py).
 
