@@ -33,6 +33,7 @@ MODELS = {
     "auraflow": ("auraflow", "fal/AuraFlow-v0.3"),
     "sana": ("sana-1600m", "Efficient-Large-Model/Sana_1600M_1024px_diffusers"),
     "pixart": ("pixart-sigma", "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS"),
+    "kolors": ("kolors", "Kwai-Kolors/Kolors-diffusers"),
     "pixart-alpha": ("pixart-alpha", "PixArt-alpha/PixArt-XL-2-1024-MS"),
     "lumina2": ("lumina2", "Alpha-VLLM/Lumina-Image-2.0"),
     "z-image": ("z-image", "Tongyi-MAI/Z-Image"),
@@ -47,6 +48,7 @@ HOURS = {
     "sd15": 2,
     "sana": 4,
     "pixart": 4,
+    "kolors": 6,
     "pixart-alpha": 4,
     "sdxl": 6,
     "sd35-medium": 6,
@@ -64,7 +66,7 @@ NOT_TRIED = """\
 #   tuned on the miniature and never at this size; the gap that the inverse temperature is made of is assumed.
 # Sources: LoRA of rank 16 on attention, bf16, few pairs at once: the presets of kohya, OneTrainer and ai-toolkit
 """
-UNETS = ("sd15", "sdxl")
+UNETS = ("sd15", "sdxl", "kolors")
 UNET = "#   weights of a U-Net are not quantised: SimpleTuner and ai-toolkit leave it off for them, for quality\n"
 NF4 = "#   nf4 with 8-bit AdamW and max_grad_norm .01: SimpleTuner's quickstart of FLUX\n"
 

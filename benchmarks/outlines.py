@@ -14,6 +14,7 @@ from typing import Any
 
 import diffusers
 import transformers
+from diffusers.pipelines.pipeline_loading_utils import _fetch_class_library_tuple
 
 from ddspo import components
 from ddspo.backbones.base import Backbone
@@ -45,7 +46,7 @@ def write(name: str, folder: Path) -> Path:
         tokenizer = getattr(tiny, part)
         tokenizer.model_max_length = length
         tokenizer.save_pretrained(folder / part)
-        index[part] = ["transformers", type(tokenizer).__name__]
+        index[part] = list(_fetch_class_library_tuple(tokenizer))
     (folder / "model_index.json").write_text(json.dumps(index, indent=1))
     return folder
 

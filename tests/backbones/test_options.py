@@ -13,6 +13,7 @@ from ddspo.backbones.base import Backbone, Model
 from ddspo.backbones.chroma import Chroma
 from ddspo.backbones.flux import Flux
 from ddspo.backbones.flux2 import Flux2
+from ddspo.backbones.kolors import Kolors
 from ddspo.backbones.lumina2 import Lumina2
 from ddspo.backbones.pixart import PixArt
 from ddspo.backbones.pixart_alpha import PixArtAlpha
@@ -27,7 +28,22 @@ from ddspo.recipe import load
 from ddspo.scenes.networks import MINIATURES, make_autoencoder, make_tokenizer
 from ddspo.workflow import Workflow
 
-ALL = [AuraFlow, Chroma, Flux, Flux2, Lumina2, PixArt, PixArtAlpha, QwenImage, Sana, SD, SD3, SDXL, ZImage]
+ALL = [
+    AuraFlow,
+    Chroma,
+    Flux,
+    Flux2,
+    Kolors,
+    Lumina2,
+    PixArt,
+    PixArtAlpha,
+    QwenImage,
+    Sana,
+    SD,
+    SD3,
+    SDXL,
+    ZImage,
+]
 PROMPTS = ["a red cube", "two cats", "x"]
 
 
@@ -57,9 +73,10 @@ def test_another_resolution(cls: type[Backbone]) -> None:
     assert large.decode(latents)[0].shape == (side, side, 3)
 
 
-def test_sizes_of_sdxl() -> None:
+@pytest.mark.parametrize("cls", [SDXL, Kolors])
+def test_sizes_of_sdxl(cls: type[Backbone]) -> None:
     """Original height and width, top and left of the crop, target height and width."""
-    condition = SDXL.of(SDXL.tiny().pipeline, Model("x", resolution=32)).encode(["x", "y"])
+    condition = cls.of(cls.tiny().pipeline, Model("x", resolution=32)).encode(["x", "y"])
     assert condition["time_ids"].tolist() == [[32, 32, 0, 0, 32, 32]] * 2
 
 

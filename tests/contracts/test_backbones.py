@@ -23,6 +23,7 @@ from ddspo.backbones.qwen_image import QwenImage
 from ddspo.backbones.sana import Sana
 from ddspo.backbones.sd3 import SD3
 from ddspo.backbones.z_image import ZImage
+from ddspo.cost.shapes import condition_shapes
 from ddspo.maths.pair import Pair
 from ddspo.objectives.logistic import Logistic
 from ddspo.pairs.view import View
@@ -139,6 +140,15 @@ def test_cached_condition_is_fresh(backbone: Backbone, tmp_path: Path) -> None:
     for conditions in (EncodedTexts(backbone, [*PROMPTS, PROMPTS[0]], tmp_path), TextsOnDemand(backbone)):
         for name, rows in conditions.of(PROMPTS[::-1], backbone.device).items():
             torch.testing.assert_close(rows, fresh[name])
+
+
+def test_shapes_of_a_condition_are_known_without_values(backbone: Backbone) -> None:
+    """As a cost is counted, of a model that has no weights: nothing may depend on what tensors hold."""
+    found = condition_shapes(backbone)
+    expected = backbone.encode(["a prompt"])
+    assert {name: (rows.shape, rows.dtype) for name, rows in found.items()} == {
+        name: (rows.shape, rows.dtype) for name, rows in expected.items()
+    }
 
 
 def policies_for(backbone: Backbone, adaptation: Adaptation, pair: str, folder: Path) -> Policies:

@@ -16,7 +16,12 @@ from ddspo.hub import FILES
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-LIBRARIES = ("diffusers", "transformers")
+LIBRARIES = {
+    "diffusers": "diffusers",
+    "transformers": "transformers",
+    "kolors": "diffusers.pipelines.kolors",
+}
+"""Modules that parts come from, by the name that a folder has for them."""
 
 UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 """Parts that neither read a prompt nor predict nor decode."""
@@ -36,7 +41,7 @@ def parts_of(index: dict[str, Any]) -> dict[str, tuple[str, str]]:
 
 def class_of(library: str, name: str) -> Any:
     """A class of diffusers or transformers; None for any other library, which is not imported."""
-    found = getattr(importlib.import_module(library), name, None) if library in LIBRARIES else None
+    found = getattr(importlib.import_module(LIBRARIES[library]), name, None) if library in LIBRARIES else None
     return found if isinstance(found, type) else None
 
 
@@ -91,7 +96,7 @@ def check_parts(found: Found, kind: "type[DiffusionPipeline]", may_lack: Iterabl
         part = class_of(*entry)
         if part is None:
             what = ".".join(entry)
-            raise InputError(f"{found.where}: {name} is a {what}, which is no class of {' or '.join(LIBRARIES)}")
+            raise InputError(f"{found.where}: {name} is a {what}, which is no class of diffusers or transformers")
         if not (found.folder / name).is_dir():
             raise InputError(f"{found.where}: its folder {name} is missing: get the folder anew")
         if is_network(part):

@@ -10,7 +10,7 @@ from torch import nn
 
 from ddspo.backbones._folder import check_weights, left_out, networks_of, weights_of
 from ddspo.backbones._model import Found, Model, short
-from ddspo.backbones._tokenizers import check_tokenizer
+from ddspo.backbones._tokenizers import check_tokenizer, readers_in
 from ddspo.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ def load_pipeline(
     """
     networks = networks_of(found, kind)
     optional = left_out(found, kind)
+    folder = _with_weights(kind, found, model, optional)
     try:
-        folder = _with_weights(kind, found, model, optional)
         check_weights(replace(found, folder=folder), model, networks)
         loaded = {
             name: load_network(found.where, each, folder / name, model.variant, dtypes.get(name, dtypes["default"]))
@@ -47,6 +47,7 @@ def load_pipeline(
     except InputError:
         raise
     except Exception as error:  # every library has its own dozen types for a file that is damaged or missing
+        readers_in(replace(found, folder=folder), kind, lower=False)  # or a tokenizer is to blame, which it names
         raise InputError(f"{found.where}: not loaded: {short(error)}: get the folder anew") from None
     for encoder in (name for name in networks if name.startswith("text_encoder")):
         tokenizer = encoder.replace("text_encoder", "tokenizer")

@@ -46,8 +46,13 @@ def _part(folder: Path, kind: Any, device: str) -> Any:
             return kind.from_config(kind.load_config(folder)).eval()
     if issubclass(kind, PreTrainedModel):
         with torch.device(device):
-            return kind(kind.config_class.from_pretrained(folder)).eval()
+            return kind(kind.config_class.from_pretrained(folder), **_on_the_spot(kind)).eval()
     return kind.from_pretrained(folder)
+
+
+def _on_the_spot(kind: Any) -> dict[str, Any]:
+    """What keeps ChatGLM from making room for its weights on the CPU, wherever it is made."""
+    return {"empty_init": False} if "empty_init" in inspect.signature(kind).parameters else {}
 
 
 @contextmanager

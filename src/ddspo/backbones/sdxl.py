@@ -5,47 +5,26 @@ from typing import Self
 
 import torch
 from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
-from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from ddspo.backbones import _tiny
-from ddspo.backbones.base import Backbone
+from ddspo.backbones._sized import Sized
 from ddspo.conditions import Condition
 
 
-class SDXL(Backbone):
+class SDXL(Sized):
     """`StableDiffusionXLPipeline` folders and hub ids (the base model and its fine-tunes, not the refiner)."""
 
     pipeline_class = StableDiffusionXLPipeline
-    denoiser_name = "unet"
-    guidance = 5.0
     steps = 25
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Condition:
-        """Hidden states of both encoders, [B, tokens, width], the second's pooled text, [B, width], and sizes, [B, 6].
-
-        The six numbers are those of the pipeline's own call: original size, top left corner of the crop and target
-        size, which say that the image is whole and as large as the model's resolution.
-        """
-        pipeline = self.pipeline
-        hidden, _, pooled, _ = pipeline.encode_prompt(
+        """Hidden states of both encoders, [B, tokens, width], pooled text of the second, [B, width], and sizes."""
+        hidden, _, pooled, _ = self.pipeline.encode_prompt(
             list(prompts), device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )
-        size = (self.call["height"], self.call["width"])
-        sizes = pipeline._get_add_time_ids(
-            size, (0, 0), size, dtype=hidden.dtype, text_encoder_projection_dim=pooled.shape[-1]
-        )
-        time_ids = sizes.to(self.device).repeat(len(prompts), 1)
-        return {"encoder_hidden_states": hidden, "text_embeds": pooled, "time_ids": time_ids}
-
-    def forward(self, denoiser: nn.Module, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """The UNet takes pooled text and sizes in a mapping of their own."""
-        hidden, added = (
-            condition["encoder_hidden_states"],
-            {name: condition[name] for name in ("text_embeds", "time_ids")},
-        )
-        return denoiser(x_t, t, encoder_hidden_states=hidden, added_cond_kwargs=added, return_dict=False)[0]
+        return self.told(hidden, pooled)
 
     @classmethod
     def tiny(cls) -> Self:
