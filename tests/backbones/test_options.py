@@ -11,6 +11,7 @@ import yaml
 from ddspo.backbones.auraflow import AuraFlow
 from ddspo.backbones.base import Backbone, Model
 from ddspo.backbones.chroma import Chroma
+from ddspo.backbones.cogview4 import CogView4
 from ddspo.backbones.flux import Flux
 from ddspo.backbones.flux2 import Flux2
 from ddspo.backbones.kolors import Kolors
@@ -31,6 +32,7 @@ from ddspo.workflow import Workflow
 ALL = [
     AuraFlow,
     Chroma,
+    CogView4,
     Flux,
     Flux2,
     Kolors,

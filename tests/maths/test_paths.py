@@ -82,6 +82,17 @@ def test_flow_times_are_shifted_as_at_inference() -> None:
     assert RectifiedFlow(7.0).times(torch.tensor([0.999999999999])).item() <= 1000.0
 
 
+def test_an_even_clock_has_the_same_noise_at_the_same_place() -> None:
+    """t = 1000 u, and sigma = 3 u / (1 + 2 u): 3/4 at u = 1/2. Only the clock differs from that of other flows."""
+    u = torch.tensor([0.0, 0.25, 0.5, 0.9, 1.0])
+    even, other = RectifiedFlow(3.0, end=0.02, even=True), RectifiedFlow(3.0, end=0.02)
+    assert even.times(u).tolist() == [1.0, 250.0, 500.0, 900.0, 1000.0]
+    torch.testing.assert_close(even.progress(even.times(u)), even.times(u) / 1000)
+    for ours, theirs in zip(*(path.coefficients(path.times(u)) for path in (even, other)), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+    assert RectifiedFlow(3.0, even=True).coefficients(torch.tensor([500.0]))[1].tolist() == [0.75]
+
+
 def flow_data() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     x0, eps = torch.randn(2, 6, 4, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return x0, eps, torch.tensor([1.0, 20.0, 250.0, 500.0, 998.5, 1000.0], dtype=torch.float64)
@@ -96,6 +107,7 @@ PATHS = {
     "epsilon": DDPM(DDPMScheduler(beta_schedule="scaled_linear").alphas_cumprod.double(), "epsilon"),
     "v_prediction": DDPM(DDPMScheduler(beta_schedule="scaled_linear").alphas_cumprod.double(), "v_prediction"),
     "flow": RectifiedFlow(3.0),
+    "flow of an even clock": RectifiedFlow(3.0, even=True),
 }
 
 
@@ -104,7 +116,7 @@ def test_another_prediction_space_is_only_a_weight(native: str) -> None:
     """Two predictions at one x_t, converted by solving x_t = alpha x_0 + sigma eps with the definition of v."""
     path = PATHS[native]
     x_t, first, second = torch.randn(3, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    t = torch.tensor([1, 400, 990]) if native != "flow" else torch.tensor([1.0, 400.0, 990.0], dtype=torch.float64)
+    t = torch.tensor([1, 400, 990]) if "flow" not in native else torch.tensor([1.0, 400.0, 990.0], dtype=torch.float64)
     one, two = converted(native, path, x_t, first, t), converted(native, path, x_t, second, t)
     for space in ("epsilon", "x0", "v"):
         found = path.error_weight(space, t) * (first - second).square().flatten(1).sum(1)
@@ -124,7 +136,7 @@ def converted(
     else:  # x_t = (1 - sigma) x_0 + sigma (v + x_0)
         x0 = x_t - sigma * prediction
     eps = (x_t - alpha * x0) / sigma
-    return {"epsilon": eps, "x0": x0, "v": eps - x0 if native == "flow" else alpha * eps - sigma * x0}
+    return {"epsilon": eps, "x0": x0, "v": eps - x0 if "flow" in native else alpha * eps - sigma * x0}
 
 
 @pytest.mark.parametrize("shift", [0.0, -1.0, float("nan")])

@@ -50,7 +50,7 @@ class Model:
     ] = None
     max_length: Annotated[
         Annotated[int, Gt(1), Le(65_536)] | None,
-        Doc("tokens that T5, Gemma or Qwen reads; null: the pipeline's own default"),
+        Doc("tokens that T5, Gemma, Qwen or GLM reads; null: the pipeline's own default"),
     ] = None
     distilled_guidance: Annotated[
         Annotated[float, Ge(0), Le(100)] | None, Doc("in training, the guidance input of FLUX.1-dev; null: 3.5")

@@ -4,12 +4,16 @@ from string import ascii_lowercase
 from typing import Any, TypeVar
 
 from diffusers import AutoencoderDC, AutoencoderKL, UNet2DConditionModel
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.processors import TemplateProcessing
 from transformers import (
     CLIPTextConfig,
     CLIPTokenizer,
     GemmaTokenizerFast,
     PretrainedConfig,
+    PreTrainedTokenizerFast,
     Qwen2TokenizerFast,
     T5Config,
     T5EncoderModel,
@@ -65,6 +69,8 @@ def gemma_tokenizer(text: str) -> GemmaTokenizerFast:
     return GemmaTokenizerFast().train_new_from_iterator(texts, vocab_size=500, show_progress=False)
 
 
+FILLS = "<|endoftext|>"
+GLM4 = ("[gMASK]", "<sop>")
 MARKS = ("<|im_start|>", "<|im_end|>", "<think>", "</think>")
 CHAT = (
     "{% for each in messages %}<|im_start|>{{ each.role }}\n{{ each.content }}<|im_end|>\n{% endfor %}"
@@ -95,6 +101,17 @@ def qwen_tokenizer() -> Qwen2TokenizerFast:
     tokenizer.add_special_tokens({"additional_special_tokens": list(MARKS)})
     tokenizer.chat_template = CHAT
     return tokenizer
+
+
+def glm4_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a byte, behind the two marks of GLM-4, and before them what fills a text up."""
+    symbols = [FILLS, *GLM4, *sorted(ByteLevel.alphabet())]
+    tokenizer = Tokenizer(BPE({symbol: index for index, symbol in enumerate(symbols)}, []))
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.add_special_tokens([FILLS, *GLM4])
+    marks = [(mark, tokenizer.token_to_id(mark)) for mark in GLM4]
+    tokenizer.post_processor = TemplateProcessing(single=f"{' '.join(GLM4)} $A", special_tokens=marks)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=FILLS, padding_side="left")
 
 
 def unet(**changes: Any) -> UNet2DConditionModel:

@@ -237,12 +237,11 @@ class Backbone(WithDenoiser, ABC):
     def drawn(self, prompts: Sequence[str], seeds: Sequence[int], **options: Any) -> Tensor:
         """What the pipeline's own call leaves, told `options` beside what it is always told."""
         result = self.pipeline(
-            prompt=list(prompts),
+            **{"prompt": list(prompts)} | options,
             latents=self.pack(self.initial_noise(seeds)),
             generator=[torch.Generator().manual_seed(randomness.stable_seed(seed, "sampler")) for seed in seeds],
             output_type="latent",
             return_dict=False,
-            **options,
             **self.call,
         )
         latents: Tensor = result[0]

@@ -120,6 +120,7 @@ class RectifiedFlow(NoisePath):
             (Esser et al. 2024, equation 23); 1 leaves them.
         steps: T, the clock of the model at pure noise.
         end: Where inference ends: shifted sigmas are stretched from 0 ... 1 onto end ... 1 (`shift_terminal`).
+        even: Whether the clock stays where it was, t = T u, and sigma alone is moved, as in CogView4.
 
     Raises:
         ValueError: The shift is not positive, or the end is not within 0 and 1.
@@ -128,6 +129,7 @@ class RectifiedFlow(NoisePath):
     shift: float = 1.0
     steps: int = 1000
     end: float = 0.0
+    even: bool = False
 
     def __post_init__(self) -> None:
         if not self.shift > 0:
@@ -143,18 +145,22 @@ class RectifiedFlow(NoisePath):
     def times(self, u: Tensor) -> Tensor:
         """t = T sigma, float32, with u not below 1 / T, the first step of the schedulers: sigma stays in (0, 1]."""
         u = u.double().clamp(min=1 / self.steps, max=1)
-        shifted = self.steps * self.shift * u / (1 + (self.shift - 1) * u)
-        return (self.end * self.steps + (1 - self.end) * shifted).float()
+        return (self.steps * u if self.even else self._moved(u, self.steps)).float()
 
     def progress(self, t: Tensor) -> Tensor:
-        """t / T = sigma."""
+        """t / T, which is sigma unless the clock is even."""
         return t.to(torch.promote_types(t.dtype, torch.float32)) / self.steps
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """1 - sigma and sigma."""
-        sigma = self.progress(t)
+        sigma = self._moved(self.progress(t), 1) if self.even else self.progress(t)
         return 1 - sigma, sigma
 
     def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """v = eps - x_0."""
         return eps - x0
+
+    def _moved(self, u: Tensor, steps: int) -> Tensor:
+        """T sigma of even times u, for any T."""
+        shifted = steps * self.shift * u / (1 + (self.shift - 1) * u)
+        return self.end * steps + (1 - self.end) * shifted
