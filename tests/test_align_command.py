@@ -10,12 +10,15 @@ from diffusers import DiffusionPipeline
 from typer.testing import CliRunner
 
 from ddspo import components
+from ddspo.align.command import _begun
+from ddspo.align.machine import Machine
+from ddspo.align.wish import Wish
 from ddspo.backbones.base import Backbone
 from ddspo.cli import app
 from ddspo.errors import InputError
 
 QUICK = ("sample.pairs=4", "train.steps=2", "train.batch=2", "evaluate.prompts=compose://evaluation?count=2")
-QUICK += ("validation.every=1", "trackers=[]", "model.resolution=16", "model.max_length=24")
+QUICK += ("validation.every=1", "trackers=[]")
 
 
 def align(where: Path, *words: str, code: int = 0) -> str:
@@ -86,6 +89,15 @@ def test_a_dry_run_writes_nothing_and_loads_no_weights(run: Path) -> None:
             file.rename(file.with_suffix(".safetensors"))
     assert "a card of 24 GiB" in text
     assert not (run / "runs/dry").exists()
+
+
+@pytest.mark.parametrize("name", components.names(Backbone))
+def test_every_family_is_planned_at_its_folders_own_side(name: str, tmp_path: Path) -> None:
+    """Several say no side in any configuration of diffusers; a folder that was saved here does."""
+    tiny = components.find(Backbone, name).tiny()
+    tiny.save(tmp_path / name)
+    begun = _begun(Wish(str(tmp_path / name), budget=180.0, name="x"), Machine("x", 2**30, 2**30, "fp32", shared=True))
+    assert begun.side == tiny.call["height"] <= 64
 
 
 @pytest.mark.parametrize(

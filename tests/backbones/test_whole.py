@@ -2,13 +2,14 @@
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from diffusers import StableDiffusionImg2ImgPipeline
+from diffusers import QwenImagePipeline, StableDiffusionImg2ImgPipeline
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
@@ -17,6 +18,7 @@ from ddspo.backbones._loading import _finite
 from ddspo.backbones._model import LARGEST
 from ddspo.backbones._outline import outline
 from ddspo.backbones.base import Backbone, Model
+from ddspo.backbones.qwen_image import QwenImage
 from ddspo.backbones.sd import SD
 from ddspo.errors import InputError
 
@@ -324,3 +326,19 @@ def test_a_folder_that_was_saved_by_another_task(tmp_path: Path) -> None:
     StableDiffusionImg2ImgPipeline(**base.pipeline.components, requires_safety_checker=False).save_pretrained(tmp_path)
     found = SD.load(Model(str(tmp_path)))
     assert torch.equal(found.generate(["a"], [1], 2, 2.0), base.generate(["a"], [1], 2, 2.0))
+
+
+def test_a_saved_folder_says_what_it_was_told(tmp_path: Path) -> None:
+    """The recipe comes first; diffusers reads the folder as ever; a damaged number is one line."""
+    tiny = QwenImage.tiny()
+    QwenImage.of(tiny.pipeline, Model("x", resolution=32, max_length=150)).save(tmp_path)
+    loaded = QwenImage.load(Model(str(tmp_path)))
+    assert (loaded.call["height"], loaded.max_length) == (32, 150)
+    outlined = outline(QwenImage, Model(str(tmp_path), resolution=16))
+    assert (outlined.call["height"], outlined.max_length) == (16, 150)
+    assert QwenImagePipeline.from_pretrained(tmp_path).transformer.config.num_layers == 2
+    index = tmp_path / "model_index.json"
+    for wrong in ('"a"', "-16", "true", "1e9", "[16]"):
+        index.write_text(re.sub(r'"_resolution": [^\n]*', f'"_resolution": {wrong},', index.read_text()))
+        with pytest.raises(InputError, match=r"its model_index\.json says _resolution .*: give a number"):
+            QwenImage.load(Model(str(tmp_path)))

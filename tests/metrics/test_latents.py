@@ -75,6 +75,17 @@ def test_diversity_is_the_mean_over_pairs_of_one_prompt(backbone: Backbone) -> N
     assert found == {"diversity": float(np.mean(apart))}
 
 
+def test_diversity_of_smaller_images_is_that_of_their_own_pixels(backbone: Backbone) -> None:
+    """Cropped to 16 pixels a side, a multiple of the autoencoder's cells, beside others of the model's own side."""
+    small, own = pictures(6, (17, 16), (16, 19), (16, 16)), pictures(7, *[side(backbone)] * 2)
+    with LatentDiversity(NOISE).open(CPU, None) as judge:
+        found = judge([Shown(image, str(len(image) > 19)) for image in small + own])
+    cropped = [backbone.autoencoder.fit(image, 16, 16, "crop") for image in small]
+    groups = [backbone.features(cropped), backbone.features(own)]
+    apart = [float((a - b).norm()) for group in groups for a, b in combinations(group, 2)]
+    assert found["diversity"] == pytest.approx(float(np.mean(apart)), rel=1e-5)
+
+
 def test_an_image_of_the_models_size_is_left_as_it_is(backbone: Backbone) -> None:
     (own,) = pictures(3, side(backbone))
     assert (backbone.fit(own) == own).all()

@@ -12,6 +12,7 @@ from ddspo.backbones._folder import check_weights, left_out, networks_of, weight
 from ddspo.backbones._model import Found, Model, short
 from ddspo.backbones._tokenizers import check_tokenizer, readers_in
 from ddspo.errors import InputError
+from ddspo.saved import verify
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -54,6 +55,22 @@ def load_pipeline(
         config = found.config(f"{encoder}/config.json")
         check_tokenizer(f"{found.where}: {tokenizer}", getattr(pipeline, tokenizer), config)
     return pipeline
+
+
+def save_pipeline(
+    pipeline: "DiffusionPipeline", denoiser_name: str, folder: Path, told: Mapping[str, int | None]
+) -> None:
+    """Write a diffusers folder, and read the denoiser's weights again.
+
+    Args:
+        pipeline: Everything that is written.
+        denoiser_name: Part that is read again.
+        folder: Where to.
+        told: Options of `SAID` that `Found.told` is to find there; None: nothing.
+    """
+    pipeline.register_to_config(**{f"_{name}": value for name, value in told.items() if value})
+    pipeline.save_pretrained(folder)
+    verify((folder / denoiser_name).glob("*.safetensors"), getattr(pipeline, denoiser_name).state_dict())
 
 
 def _with_weights(kind: "type[DiffusionPipeline]", found: Found, model: Model, optional: Mapping[str, Any]) -> Path:

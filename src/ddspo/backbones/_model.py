@@ -2,14 +2,14 @@
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
 from typing_extensions import Doc
 
-from ddspo.errors import InputError
+from ddspo.errors import InputError, quoted
 from ddspo.hub import Snapshot, snapshot
 from ddspo.places import PACKAGE, local
 
@@ -58,6 +58,13 @@ class Model:
     hub_id: Annotated[str | None, Doc("OWNER/NAME under which others find a folder's model; its card says so")] = None
 
 
+SAID = ("resolution", "max_length")
+"""Options that a folder which was saved here says itself, in its model_index.json, an underline before each.
+
+diffusers reads no name that begins so, and several of its pipelines know no side of their own.
+"""
+
+
 @dataclass(frozen=True)
 class Found:
     """A model that exists: its files, of which a hub id's weights may still be missing, and its model_index.json."""
@@ -81,6 +88,19 @@ class Found:
         """Name of its diffusers class, or of the text-to-image pipeline that has the same parts."""
         name = str(self.model_index["_class_name"])
         return _text_to_image(name) if name.endswith(OTHER_TASKS) else name
+
+    def told(self, model: Model) -> Model:
+        """A recipe's model with what the folder itself says of resolution and length, where the recipe says nothing.
+
+        Raises:
+            InputError: It says something else than a number.
+        """
+        open_ = [name for name in SAID if getattr(model, name) is None]
+        held: dict[str, Any] = {name: self.model_index.get(f"_{name}") for name in open_}
+        for name, value in held.items():
+            if not (value is None or (type(value) is int and 1 < value <= 65_536)):
+                raise InputError(f"{self.where}: its model_index.json says _{name} {quoted(value)}: give a number")
+        return replace(model, **held)
 
     def config(self, name: str) -> dict[str, Any]:
         """A JSON file of the folder.

@@ -36,7 +36,7 @@ def outline(cls: type[Backbone], model: Model, device: str = "meta", *, reads: b
         built = {name: _part(found.folder / name, part, device) for name, part in parts.items() if name not in mute}
     if model.quantize and device != "meta":
         quantize(built[cls.denoiser_name], model.quantize)
-    return cls.of(kind(**plain | dict.fromkeys(mute) | built | left_out(found, kind)), model)
+    return cls.of(kind(**plain | dict.fromkeys(mute) | built | left_out(found, kind)), found.told(model))
 
 
 def _part(folder: Path, kind: Any, device: str) -> Any:

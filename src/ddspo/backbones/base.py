@@ -15,7 +15,7 @@ from ddspo import randomness
 from ddspo.backbones._autoencoder import Autoencoder, Resize
 from ddspo.backbones._denoiser import WithDenoiser
 from ddspo.backbones._folder import check_channels, check_parts, check_weights, networks_of
-from ddspo.backbones._loading import load_pipeline
+from ddspo.backbones._loading import load_pipeline, save_pipeline
 from ddspo.backbones._model import Found as Found
 from ddspo.backbones._model import Model as Model
 from ddspo.backbones._model import look_up as look_up
@@ -26,7 +26,6 @@ from ddspo.backbones._schedule import calls_of, noise_path, own_scheduler
 from ddspo.conditions import Condition
 from ddspo.errors import InputError
 from ddspo.maths.paths import NoisePath
-from ddspo.saved import verify
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -94,7 +93,7 @@ class Backbone(WithDenoiser, ABC):
             pipeline.vae.to(torch.float32)  # its activations overflow; diffusers' pipelines cast it at every decoding
         if model.quantize:
             quantize(getattr(pipeline, cls.denoiser_name), model.quantize)
-        return cls.of(pipeline, model)
+        return cls.of(pipeline, found.told(model))
 
     @classmethod
     def check(cls, model: Model, *, weights: bool = True) -> Found:
@@ -282,9 +281,9 @@ class Backbone(WithDenoiser, ABC):
         return self.autoencoder.features(images)
 
     def save(self, folder: Path) -> None:
-        """Write the whole pipeline as a diffusers folder, and read the denoiser again."""
-        self.pipeline.save_pretrained(folder)
-        verify((folder / self.denoiser_name).glob("*.safetensors"), self.denoiser.state_dict())
+        """Write the whole pipeline as a diffusers folder, with what it was told of sides and lengths."""
+        length = None if self.max_length == self.long_text else self.max_length
+        save_pipeline(self.pipeline, self.denoiser_name, folder, {"resolution": self.resolution, "max_length": length})
 
     @property
     def _multiple(self) -> int:

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ddspo.backbones.base import DTYPES, Backbone, Model
+from ddspo.backbones.base import DTYPES, Backbone, Model, look_up
 from ddspo.errors import InputError
 from ddspo.exports._adapter import LORA as LORA
 from ddspo.exports._adapter import PEFT as PEFT
@@ -107,7 +107,10 @@ class Aligned:
         elif not pipeline:
             pins = {"revision": self.model.revision, "variant": self.model.variant}
             arguments = ", ".join([repr(self.base), *(f"{key}={value!r}" for key, value in pins.items() if value)])
-        side, length = self.model.resolution, self.model.max_length
+        folder = local(self.model.path)
+        at_hand = folder is not None and (folder / "model_index.json").is_file()
+        told = look_up(self.model).told(self.model) if at_hand else self.model
+        side, length = told.resolution, told.max_length
         call = {"height": side, "width": side, "max_sequence_length": length}
         more = "".join(f", {name}={value}" for name, value in call.items() if value)
         last = (

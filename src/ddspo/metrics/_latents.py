@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Annotated
 
 import numpy as np
@@ -37,13 +38,25 @@ class OverLatents(SetMetric):
         return (autoencoder,)
 
     @contextmanager
-    def opened(self, device: torch.device) -> Iterator[Features]:
-        """The features [N, F] of images made to fit the pipeline, of which a few are in memory."""
+    def opened(self, device: torch.device, *, enlarged: bool = True) -> Iterator[Features]:
+        """The features [N, F] of images made to fit the pipeline, of which a few are in memory.
+
+        Args:
+            device: Where the autoencoder is.
+            enlarged: Whether smaller images are brought to the pipeline's side too, or only cropped to squares.
+        """
         from ddspo.backbones._lone_autoencoder import lone_autoencoder  # it imports diffusers
 
         backbone = lone_autoencoder(self.weights[0].path(), torch.float32, device)
 
+        def fit(image: np.ndarray) -> np.ndarray:
+            own = max(1, min(image.shape[:2]) // backbone.scale) * backbone.scale
+            if enlarged or own >= min(backbone.call["height"], backbone.call["width"]):
+                return backbone.fit(image)
+            return backbone.autoencoder.fit(image, own, own, "crop")
+
         def features(images: Iterable[np.ndarray]) -> torch.Tensor:
-            return joined(backbone.features(part) for part in in_parts(map(backbone.fit, images), AT_ONCE))
+            of_one_size = groupby(map(fit, images), lambda each: each.shape)
+            return joined(backbone.features(part) for _, run in of_one_size for part in in_parts(run, AT_ONCE))
 
         yield features

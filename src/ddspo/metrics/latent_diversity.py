@@ -15,14 +15,18 @@ from ddspo.metrics.base import SetJudge, Shown
 
 @dataclass(frozen=True)
 class LatentDiversity(OverLatents):
-    """mean |f - f'| over all pairs of images of one prompt, f the autoencoder's features."""
+    """mean |f - f'| over all pairs of images of one prompt, f the autoencoder's features.
+
+    Images that are smaller than the pipeline's own are taken as they are: enlarged they take longer and show no more.
+    """
 
     title = "latent diversity"
+    version = 2
 
     @contextmanager
     def open(self, device: torch.device, references: Callable[[], Iterable[np.ndarray]] | None) -> Iterator[SetJudge]:
         """Load the autoencoder."""
-        with self.opened(device) as features:
+        with self.opened(device, enlarged=False) as features:
 
             def judge(images: Iterable[Shown]) -> dict[str, float]:
                 items: list[str] = []
