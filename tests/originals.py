@@ -267,3 +267,119 @@ def write_header(path: Path, weights: Mapping[str, Tensor]) -> Path:
         file.write(len(header).to_bytes(8, "little") + header)
         file.truncate(8 + len(header) + end)
     return path
+
+
+STACKED = {
+    **{f"attention.to_{letter}.": f"attention.qkv#{place}." for place, letter in enumerate("qkv")},
+    **{f"attn.to_{letter}.": f"attn.qkv#{place}." for place, letter in enumerate("qkv")},
+    **{f"attn.add_{letter}_proj.": f"txt_attn.qkv#{place}." for place, letter in enumerate("qkv")},
+}
+"""Query, key and value, of which the originals have one matrix."""
+Z_IMAGE = {
+    "all_final_layer.2-1.": "final_layer.",
+    "all_x_embedder.2-1.": "x_embedder.",
+    "attention.to_out.0.": "attention.out.",
+    "attention.norm_k.": "attention.k_norm.",
+    "attention.norm_q.": "attention.q_norm.",
+}
+LUMINA2 = {
+    "time_caption_embed.caption_embedder": "cap_embedder",
+    "time_caption_embed.timestep_embedder.linear_1": "t_embedder.mlp.0",
+    "time_caption_embed.timestep_embedder.linear_2": "t_embedder.mlp.2",
+    "norm_out.linear_1": "final_layer.adaLN_modulation.1",
+    "norm_out.linear_2": "final_layer.linear",
+    "attn.qkv": "attention.qkv",
+    "attn.to_out.0": "attention.out",
+    "attn.norm_q": "attention.q_norm",
+    "attn.norm_k": "attention.k_norm",
+    "feed_forward.linear_": "feed_forward.w",
+    "norm1.linear": "adaLN_modulation.1",
+    "norm1.norm": "attention_norm1",
+    ".norm1.": ".attention_norm1.",
+    ".norm2.": ".attention_norm2.",
+}
+FLUX2 = {
+    "single_transformer_blocks": "single_blocks",
+    "transformer_blocks": "double_blocks",
+    "time_guidance_embed.timestep_embedder.linear_1": "time_in.in_layer",
+    "time_guidance_embed.timestep_embedder.linear_2": "time_in.out_layer",
+    "x_embedder": "img_in",
+    "context_embedder": "txt_in",
+    "modulation_img.linear": "modulation_img.lin",
+    "modulation_txt.linear": "modulation_txt.lin",
+    "single_stream_modulation.linear": "single_stream_modulation.lin",
+    "norm_out.linear": "final_layer.adaLN_modulation.1",
+    "attn.norm_added_q.weight": "txt_attn.norm.query_norm.scale",
+    "attn.norm_added_k.weight": "txt_attn.norm.key_norm.scale",
+    "attn.to_add_out": "txt_attn.proj",
+    "ff_context.linear_in": "txt_mlp.0",
+    "ff_context.linear_out": "txt_mlp.2",
+    "ff.linear_in": "img_mlp.0",
+    "ff.linear_out": "img_mlp.2",
+    ".attn.to_qkv_mlp_proj": ".linear1",
+}
+FLUX2_PLACES = {  # by the kind of block that a name is in
+    "double": {".attn.qkv": ".img_attn.qkv", ".attn.to_out.0": ".img_attn.proj", ".attn.norm": ".img_attn.norm"},
+    "single": {".attn.to_out": ".linear2", ".attn.norm": ".norm"},
+}
+
+
+def _renamed(weights: Mapping[str, Tensor], rules: Mapping[str, str]) -> dict[str, Tensor]:
+    """By all rules, in order; what is one matrix in the original is put together."""
+    named: dict[str, Tensor] = {}
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, value in weights.items():
+        for old, new in (STACKED | dict(rules)).items():
+            name = name.replace(old, new)
+        together = re.fullmatch(r"(.*)#(\d)(\.\w+)", name)
+        if together:
+            parts.setdefault(together[1] + together[3], {})[together[2]] = value
+        else:
+            named[name] = value
+    return named | {name: torch.cat([each[place] for place in sorted(each)]) for name, each in parts.items()}
+
+
+def _as_comfyui(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"model.diffusion_model.{name}": value for name, value in weights.items()}
+
+
+def z_image(pipeline: Any) -> dict[str, Tensor]:
+    """Its transformer, with a weight that nothing uses."""
+    named = _renamed(pipeline.transformer.state_dict(), Z_IMAGE)
+    return _as_comfyui(named | {"norm_final.weight": torch.ones(1, device=next(iter(named.values())).device)})
+
+
+def lumina2(pipeline: Any) -> dict[str, Tensor]:
+    """Its transformer."""
+    return _as_comfyui(_renamed(pipeline.transformer.state_dict(), LUMINA2))
+
+
+def qwen_image(pipeline: Any) -> dict[str, Tensor]:
+    """Its transformer, in diffusers' own names."""
+    return _as_comfyui(pipeline.transformer.state_dict())
+
+
+def flux2(pipeline: Any) -> dict[str, Tensor]:
+    """Its transformer; shift comes before scale there."""
+    weights = dict(pipeline.transformer.state_dict())
+    scale, shift = weights["norm_out.linear.weight"].chunk(2)
+    weights["norm_out.linear.weight"] = torch.cat([shift, scale])
+    named = _renamed({name: value for name, value in weights.items() if name != "proj_out.weight"}, FLUX2)
+    for kind, places in FLUX2_PLACES.items():
+        for old, new in places.items():
+            named = {name.replace(old, new) if name.startswith(kind) else name: value for name, value in named.items()}
+    ends = {"norm_q.weight": "norm.query_norm.scale", "norm_k.weight": "norm.key_norm.scale"}
+    for old, new in ends.items():
+        named = {re.sub(rf"\.{old}$", f".{new}", name): value for name, value in named.items()}
+    return _as_comfyui(named | {"final_layer.linear.weight": weights["proj_out.weight"]})
+
+
+def chroma(pipeline: Any) -> dict[str, Tensor]:
+    """Its transformer, named like FLUX.1's but for what stands in for the modulation."""
+    weights = dict(pipeline.transformer.state_dict())
+    guidance = {name: weights.pop(name) for name in list(weights) if name.startswith("distilled_guidance_layer.")}
+    names = {"linear_1": "in_layer", "linear_2": "out_layer"}
+    return transformer(weights, flux=True) | {
+        re.sub(r"(norms\.\d+)\.weight", r"\1.scale", re.sub("linear_[12]", lambda each: names[each[0]], name)): value
+        for name, value in guidance.items()
+    }

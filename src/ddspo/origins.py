@@ -161,13 +161,11 @@ def _config(origin: Origin, weights: dict[str, Tensor]) -> str:
         name = quoted(next(iter(sorted(weights)), "nothing"))
         raise InputError(
             f"{origin.place}: no text-to-image model that is known by the names of its weights ({name} ...): give "
-            "SD 1.x, SD 2.x, SDXL, SD3, SD3.5, FLUX.1 or SANA; where it is one, name its kind by --config"
+            "SD 1.x, SD 2.x, SDXL, SD3, SD3.5, FLUX.1, FLUX.2 klein, Chroma, SANA, Lumina-Image 2.0, Qwen-Image or "
+            "Z-Image; where it is one, name its kind by --config"
         )
-    if kind == "v2":
-        raise InputError(
-            f"{origin.place}: SD 2.x, of which the weights do not say whether they predict v or noise: give "
-            "--config stabilityai/stable-diffusion-2-1 (768 pixels, v) or stabilityai/stable-diffusion-2-1-base"
-        )
+    if kind in _original.UNTOLD:
+        raise InputError(f"{origin.place}: {_original.UNTOLD[kind]}")
     return _original.usual_config(kind)
 
 

@@ -24,9 +24,27 @@ FAMILIES = (
     "sd35_large",
     "flux-dev",
     "flux-schnell",
+    "flux-2-dev",
+    "chroma",
     "sana",
+    "lumina2",
+    "z-image-turbo",
+    "qwen-image",
 )
 """Kinds of file, by diffusers' own names, that some backbone reads once they are a folder."""
+
+UNTOLD = {
+    "v2": "SD 2.x, of which the weights do not say whether they predict v or noise: give --config "
+    "stabilityai/stable-diffusion-2-1 (768 pixels, v) or stabilityai/stable-diffusion-2-1-base",
+    "flux-2-dev": "FLUX.2, of which the weights do not say whether it is distilled: give --config "
+    "black-forest-labs/FLUX.2-klein-4B (distilled), black-forest-labs/FLUX.2-klein-base-4B, or that of 9B",
+    "z-image-turbo": "Z-Image, of which the weights do not say whether it is distilled: give --config "
+    "Tongyi-MAI/Z-Image-Turbo (distilled) or Tongyi-MAI/Z-Image",
+}
+"""Kinds of which there are several with the same names, and what their users must say."""
+
+QWEN = "transformer_blocks.0.img_mod.1.weight"
+"""Of Qwen-Image, whose makers' names are diffusers' own, and which diffusers does not tell by them."""
 
 DENOISER = "model.diffusion_model."
 """How names of the denoiser's weights begin, where the file holds more than that."""
@@ -107,6 +125,8 @@ def family(weights: Mapping[str, Tensor]) -> str | None:
     """Which kind of model the names and shapes are of, in diffusers' words; None: one that no backbone reads."""
     from diffusers.loaders.single_file_utils import infer_diffusers_model_type
 
+    if QWEN in weights or f"{DENOISER}{QWEN}" in weights:
+        return "qwen-image"
     try:
         found = str(infer_diffusers_model_type(weights))
     except Exception:  # it reads values to tell some kinds apart, of which there are none on "meta"
@@ -120,6 +140,8 @@ def family(weights: Mapping[str, Tensor]) -> str | None:
 
 def usual_config(kind: str) -> str:
     """The hub id of the model whose configuration a family has."""
+    if kind == "qwen-image":
+        return "Qwen/Qwen-Image"
     from diffusers.loaders.single_file_utils import DIFFUSERS_DEFAULT_PIPELINE_PATHS
 
     return str(DIFFUSERS_DEFAULT_PIPELINE_PATHS[kind]["pretrained_model_name_or_path"])
@@ -184,6 +206,8 @@ def _renamed(network: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor
         return weights
     if isinstance(network, PreTrainedModel):
         return _renamed_encoder(network, weights)
+    if "Transformer" in type(network).__name__:  # where some rules forget it
+        weights = {name.removeprefix(DENOISER): weights.pop(name) for name in list(weights)}
     rule = SINGLE_FILE_LOADABLE_CLASSES[type(network).__name__]["checkpoint_mapping_fn"]
     return dict(rule(checkpoint=weights, config=network.config))
 
