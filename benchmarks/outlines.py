@@ -17,6 +17,7 @@ import transformers
 from diffusers.pipelines.pipeline_loading_utils import _fetch_class_library_tuple
 
 from ddspo import components
+from ddspo.backbones._readers import tokenizer_of
 from ddspo.backbones.base import Backbone
 
 FOLDER = Path(__file__).parent / "architectures"
@@ -44,7 +45,7 @@ def write(name: str, folder: Path) -> Path:
         _save(library, kind, {key: value for key, value in spec.items() if key != "_class"}, folder / part)
     for part, length in given["tokenizer_lengths"].items():
         tokenizer = getattr(tiny, part)
-        tokenizer.model_max_length = length
+        tokenizer_of(tokenizer).model_max_length = length
         tokenizer.save_pretrained(folder / part)
         index[part] = list(_fetch_class_library_tuple(tokenizer))
     (folder / "model_index.json").write_text(json.dumps(index, indent=1))

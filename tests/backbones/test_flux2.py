@@ -8,10 +8,11 @@ import pytest
 import torch
 from diffusers import Flux2KleinPipeline
 
+from ddspo.backbones._flux2 import AT_ONCE
 from ddspo.backbones._outline import outline
 from ddspo.backbones._sampler import sampling_with
 from ddspo.backbones.base import Model
-from ddspo.backbones.flux2 import AT_ONCE, Flux2
+from ddspo.backbones.flux2 import Flux2
 from ddspo.errors import InputError
 from ddspo.maths.paths import RectifiedFlow
 

@@ -14,6 +14,7 @@ from ddspo.backbones.chroma import Chroma
 from ddspo.backbones.cogview4 import CogView4
 from ddspo.backbones.flux import Flux
 from ddspo.backbones.flux2 import Flux2
+from ddspo.backbones.flux2_dev import Flux2Dev
 from ddspo.backbones.kolors import Kolors
 from ddspo.backbones.lumina2 import Lumina2
 from ddspo.backbones.pixart import PixArt
@@ -35,6 +36,7 @@ ALL = [
     CogView4,
     Flux,
     Flux2,
+    Flux2Dev,
     Kolors,
     Lumina2,
     PixArt,

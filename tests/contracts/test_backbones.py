@@ -18,7 +18,6 @@ from ddspo import components
 from ddspo.adaptations.base import Adaptation, recompute_activations
 from ddspo.backbones._schedule import is_flow
 from ddspo.backbones.base import Backbone, Model
-from ddspo.backbones.flux import Flux
 from ddspo.backbones.qwen_image import QwenImage
 from ddspo.backbones.sana import Sana
 from ddspo.backbones.sd3 import SD3
@@ -311,7 +310,7 @@ def as_the_pipeline(backbone: Backbone) -> None:
 
     backbone.denoiser.register_forward_pre_hook(note, with_kwargs=True)
     backbone.pipeline.scheduler.step = stepping
-    backbone.generate(PROMPTS, [1, 2, 3], 1, 3.5 if isinstance(backbone, Flux) else 1.0)
+    backbone.generate(PROMPTS, [1, 2, 3], 1, backbone.guidance if backbone.config.get("guidance_embeds") else 1.0)
     (theirs, (expected, t, seen)) = calls.pop(), steps[0]
     with torch.no_grad():
         found = backbone.predict(backbone.denoiser, backbone.unpack(seen), t.repeat(3), backbone.encode(PROMPTS))

@@ -30,6 +30,7 @@ COMFYUI = {
     "sd3",
     "flux",
     "flux2",
+    "flux2_dev",
     "chroma",
     "auraflow",
     "lumina2",

@@ -4,6 +4,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,14 @@ def class_of(library: str, name: str) -> Any:
     """A class of diffusers or transformers; None for any other library, which is not imported."""
     found = getattr(importlib.import_module(LIBRARIES[library]), name, None) if library in LIBRARIES else None
     return found if isinstance(found, type) else None
+
+
+def _missing(kind: Any) -> str:
+    """Packages without which a class of transformers is a name alone."""
+    from transformers.utils.import_utils import DummyObject
+
+    packages = kind._backends if isinstance(kind, DummyObject) else ()
+    return ", ".join(each for each in packages if find_spec(each) is None)
 
 
 def is_network(kind: Any) -> bool:
@@ -97,6 +106,9 @@ def check_parts(found: Found, kind: "type[DiffusionPipeline]", may_lack: Iterabl
         if part is None:
             what = ".".join(entry)
             raise InputError(f"{found.where}: {name} is a {what}, which is no class of diffusers or transformers")
+        missing = _missing(part)
+        if missing:
+            raise InputError(f"{found.where}: {name} is a {entry[1]}, which needs {missing}: install it")
         if not (found.folder / name).is_dir():
             raise InputError(f"{found.where}: its folder {name} is missing: get the folder anew")
         if is_network(part):

@@ -10,6 +10,7 @@ from torch import nn
 
 from ddspo.backbones._folder import check_weights, left_out, networks_of, weights_of
 from ddspo.backbones._model import Found, Model, short
+from ddspo.backbones._readers import tokenizer_of
 from ddspo.backbones._tokenizers import check_tokenizer, readers_in
 from ddspo.errors import InputError
 from ddspo.saved import verify
@@ -53,7 +54,7 @@ def load_pipeline(
     for encoder in (name for name in networks if name.startswith("text_encoder")):
         tokenizer = encoder.replace("text_encoder", "tokenizer")
         config = found.config(f"{encoder}/config.json")
-        check_tokenizer(f"{found.where}: {tokenizer}", getattr(pipeline, tokenizer), config)
+        check_tokenizer(f"{found.where}: {tokenizer}", tokenizer_of(getattr(pipeline, tokenizer)), config)
     return pipeline
 
 

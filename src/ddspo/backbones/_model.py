@@ -50,10 +50,11 @@ class Model:
     ] = None
     max_length: Annotated[
         Annotated[int, Gt(1), Le(65_536)] | None,
-        Doc("tokens that T5, Gemma, Qwen or GLM reads; null: the pipeline's own default"),
+        Doc("tokens that T5, Gemma, Qwen, Mistral or GLM reads; null: the pipeline's own default"),
     ] = None
     distilled_guidance: Annotated[
-        Annotated[float, Ge(0), Le(100)] | None, Doc("in training, the guidance input of FLUX.1-dev; null: 3.5")
+        Annotated[float, Ge(0), Le(100)] | None,
+        Doc("in training, the guidance input of FLUX.1-dev and FLUX.2-dev; null: the pipeline's own, 3.5 and 4"),
     ] = None
     hub_id: Annotated[str | None, Doc("OWNER/NAME under which others find a folder's model; its card says so")] = None
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-PROMPT = "PROMPT"
-"""What stands for a prompt in a conversation."""
+PROMPT = "(here)"
+"""What stands for a prompt in a conversation, and in no template."""
 
 
 class Cut(NamedTuple):
@@ -27,6 +27,7 @@ class Reader:
         limit: Tokens that it reads, special ones included.
         prefix: What the pipeline writes before every prompt.
         lower: Whether the pipeline makes prompts lower case first.
+        special: Whether the tokenizer puts its own special tokens around, because the prefix has not got them.
     """
 
     encoder: str
@@ -34,6 +35,7 @@ class Reader:
     limit: int
     prefix: str = ""
     lower: bool = False
+    special: bool = True
 
     def cuts(self, prompts: Sequence[str]) -> list[Cut]:
         """The prompts that lose their end."""
@@ -53,7 +55,8 @@ class Reader:
     def alike(self, prompt: str, texts: Sequence[str]) -> list[bool]:
         """Which of some texts are read as the prompt is: they differ beyond the last token that is read, if at all."""
         read = [self.prefix + self._read(text) for text in (prompt, *texts)]
-        tokens = self.tokenizer(read, truncation=True, max_length=self.limit, verbose=False).input_ids
+        cut = {"truncation": True, "max_length": self.limit, "add_special_tokens": self.special}
+        tokens = self.tokenizer(read, **cut, verbose=False).input_ids
         return [each == tokens[0] for each in tokens[1:]]
 
     def _lost(self, prompt: str) -> str:
@@ -65,7 +68,8 @@ class Reader:
 
     def _lengths(self, texts: Sequence[str]) -> list[int]:
         read = [self.prefix + self._read(text) for text in texts]
-        return [len(tokens) for tokens in self.tokenizer(read, verbose=False).input_ids]
+        found = self.tokenizer(read, add_special_tokens=self.special, verbose=False).input_ids
+        return [len(tokens) for tokens in found]
 
     def _read(self, text: str) -> str:
         return text.lower().strip() if self.lower else text
@@ -75,6 +79,13 @@ def read_alike(readers: Sequence[Reader], prompt: str, texts: Sequence[str]) -> 
     """Which of some texts no reader tells from the prompt."""
     every = [reader.alike(prompt, texts) for reader in readers]
     return [bool(every) and all(each[place] for each in every) for place in range(len(texts))]
+
+
+def tokenizer_of(part: Any) -> Any:
+    """The tokenizer that a part of a pipeline is, or that a processor of texts and images has inside."""
+    from transformers import ProcessorMixin
+
+    return part.tokenizer if isinstance(part, ProcessorMixin) else part
 
 
 def before_prompt(tokenizer: Any, **options: Any) -> str:
@@ -97,7 +108,7 @@ def readers_of(pipeline: Any, max_length: int | None, *, lower: bool = False) ->
 
     parts, found = pipeline.components, []
     for name in sorted(name for name in parts if name.startswith("text_encoder") and parts[name] is not None):
-        tokenizer = parts[name.replace("text_encoder", "tokenizer")]
+        tokenizer = tokenizer_of(parts[name.replace("text_encoder", "tokenizer")])
         limit = tokenizer.model_max_length if isinstance(tokenizer, CLIPTokenizer) else max_length
         found.append(Reader(f"{name} ({type(parts[name]).__name__})", tokenizer, int(limit or 0), lower=lower))
     return found

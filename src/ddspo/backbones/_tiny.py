@@ -1,5 +1,6 @@
 """Parts of tiny pipelines: the real classes with random weights, and real tokenizers made on the spot."""
 
+import json
 from string import ascii_lowercase
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ from transformers import (
     GemmaTokenizerFast,
     PretrainedConfig,
     PreTrainedTokenizerFast,
+    ProcessorMixin,
     Qwen2TokenizerFast,
     T5Config,
     T5EncoderModel,
@@ -112,6 +114,31 @@ def glm4_tokenizer() -> PreTrainedTokenizerFast:
     marks = [(mark, tokenizer.token_to_id(mark)) for mark in GLM4]
     tokenizer.post_processor = TemplateProcessing(single=f"{' '.join(GLM4)} $A", special_tokens=marks)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=FILLS, padding_side="left")
+
+
+MISTRAL_MARKS = ("<s>", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[INST]", "[/INST]", "[IMG]")
+MISTRAL_CHAT = (
+    "{{ bos_token }}{% for each in messages %}{% set mark = 'SYSTEM_PROMPT' if each.role == 'system' else 'INST' %}"
+    "[{{ mark }}]{{ each.content[0].text }}[/{{ mark }}]{% endfor %}"
+)
+"""Mistral's template for conversations of plain text."""
+
+
+def mistral_processor(text: str) -> ProcessorMixin:
+    """Byte pairs of one text, a token for each other byte, and a template; it fills up on the left.
+
+    Pixtral's processor needs torchvision. This one reads text as that one does.
+    """
+    from transformers import CLIPImageProcessor, LlavaProcessor  # which says a line where torchvision is missing
+
+    marks = list(MISTRAL_MARKS)
+    trained = qwen_tokenizer().train_new_from_iterator([text] * 2, 500, show_progress=False)
+    pairs = json.loads(trained.backend_tokenizer.to_str())["model"]
+    merges = [tuple(pair) for pair in pairs["merges"]]
+    tokenizer = Qwen2TokenizerFast(pairs["vocab"], merges, bos_token=marks[0], padding_side="left")
+    tokenizer.add_special_tokens({"additional_special_tokens": marks[1:]})
+    eyes = {"patch_size": 16, "vision_feature_select_strategy": "full", "image_token": MISTRAL_MARKS[-1]}
+    return LlavaProcessor(CLIPImageProcessor(), tokenizer, **eyes, chat_template=MISTRAL_CHAT)
 
 
 def unet(**changes: Any) -> UNet2DConditionModel:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddspo.backbones._folder import class_of, networks_of, parts_of
 from ddspo.backbones._model import Found, short
-from ddspo.backbones._readers import Reader
+from ddspo.backbones._readers import Reader, tokenizer_of
 from ddspo.errors import InputError, quoted
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def readers_in(found: Found, kind: "type[DiffusionPipeline]", *, lower: bool) ->
         name = encoder.replace("text_encoder", "tokenizer")
         if encoder != name:
             try:
-                tokenizer = class_of(*parts[name]).from_pretrained(found.folder / name)
+                tokenizer = tokenizer_of(class_of(*parts[name]).from_pretrained(found.folder / name))
             except Exception as error:  # every kind of tokenizer has types of its own for a file that is damaged
                 raise InputError(f"{found.where}: {name} not loaded: {short(error)}: get the folder anew") from None
             check_tokenizer(f"{found.where}: {name}", tokenizer, found.config(f"{encoder}/config.json"))
@@ -60,6 +60,7 @@ def check_tokenizer(where: str, tokenizer: Any, encoder: Mapping[str, Any]) -> N
     tokens, strange = tokenizer(words, add_special_tokens=False).input_ids, tokenizer.unk_token_id
     if len({tuple(each for each in ids if each != strange) for ids in tokens}) < 2:
         raise InputError(f"{where} reads every word alike, because its vocabulary is missing: get the folder anew")
+    encoder = encoder.get("text_config", encoder)  # of one that also has eyes
     knows, takes = len(tokenizer), encoder.get("vocab_size")
     if takes is not None and knows > takes:
         raise InputError(

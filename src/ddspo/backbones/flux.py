@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 from ddspo.backbones import _tiny
+from ddspo.backbones._guidance import guidance_input
 from ddspo.backbones._model import Found
 from ddspo.backbones._packed import Packed
 from ddspo.conditions import Condition
@@ -18,9 +19,8 @@ from ddspo.errors import InputError
 class Flux(Packed):
     """`FluxPipeline` folders and hub ids (FLUX.1-dev, FLUX.1-schnell and their fine-tunes).
 
-    In dev, which is distilled from guided samples, training reads the guidance input at `distilled_guidance`; it is
-    3.5 if not told otherwise, the pipeline's own, so that policy and reference are compared where images will be
-    made. schnell has no such input, and no guidance at all.
+    In dev, which is distilled from guided samples, training reads the guidance input at `distilled_guidance`, 3.5 if
+    not told otherwise. schnell has no such input, and no guidance at all.
     """
 
     pipeline_class = FluxPipeline
@@ -33,11 +33,7 @@ class Flux(Packed):
         hidden, pooled, _ = self.pipeline.encode_prompt(
             list(prompts), None, device=self.device, max_sequence_length=self.max_length
         )
-        condition = {"encoder_hidden_states": hidden, "pooled_projections": pooled}
-        if self.config.guidance_embeds:
-            scale = self.guidance if self.distilled_guidance is None else self.distilled_guidance
-            condition["guidance"] = torch.full((len(prompts),), scale, device=self.device)
-        return condition
+        return {"encoder_hidden_states": hidden, "pooled_projections": pooled} | guidance_input(self, len(prompts))
 
     def forward(self, denoiser: nn.Module, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """The clock runs from 0 to 1."""

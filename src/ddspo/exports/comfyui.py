@@ -18,6 +18,10 @@ ATTENTION = r"to_[qkv]|to_out\.0"
 AURA = r"linear_[12]|out_projection"
 JOINT = rf"{ATTENTION}|add_[qkv]_proj|to_add_out"
 PIXART = rf"transformer_blocks\.\d+\.(attn[12]\.({ATTENTION})|ff\.net\.(0\.proj|2))"
+FLUX2 = (
+    rf"transformer_blocks\.\d+\.(attn\.({JOINT})|ff(_context)?\.linear_(in|out))"
+    r"|single_transformer_blocks\.\d+\.attn\.(to_qkv_mlp_proj|to_out)"
+)
 TRANSFORMERS = {
     "StableDiffusion3Pipeline": rf"transformer_blocks\.\d+\.(attn2?\.({JOINT})|ff(_context)?\.net\.(0\.proj|2))",
     "FluxPipeline": rf"transformer_blocks\.\d+\.(attn\.({JOINT})|ff(_context)?\.net\.(0\.proj|2))"
@@ -25,8 +29,8 @@ TRANSFORMERS = {
     r"|single_transformer_blocks\.\d+\.(attn\.to_[qkv]|proj_mlp|proj_out|norm\.linear)",
     "ChromaPipeline": rf"transformer_blocks\.\d+\.(attn\.({JOINT})|ff(_context)?\.net\.(0\.proj|2))"
     r"|single_transformer_blocks\.\d+\.(attn\.to_[qkv]|proj_mlp|proj_out)",
-    "Flux2KleinPipeline": rf"transformer_blocks\.\d+\.(attn\.({JOINT})|ff(_context)?\.linear_(in|out))"
-    r"|single_transformer_blocks\.\d+\.attn\.(to_qkv_mlp_proj|to_out)",
+    "Flux2KleinPipeline": FLUX2,
+    "Flux2Pipeline": FLUX2,
     "AuraFlowPipeline": rf"joint_transformer_blocks\.\d+\.(attn\.({JOINT})|norm1_context\.linear|ff_context\.({AURA}))"
     rf"|(joint|single)_transformer_blocks\.\d+\.(attn\.({ATTENTION})|norm1\.linear|ff\.({AURA}))",
     "QwenImagePipeline": rf"transformer_blocks\.\d+\.(attn\.({JOINT})|(img|txt)_(mlp\.net\.(0\.proj|2)|mod\.1))",
