@@ -14,6 +14,7 @@ from ddspo.align.command import _begun
 from ddspo.align.machine import Machine
 from ddspo.align.wish import Wish
 from ddspo.backbones.base import Backbone
+from ddspo.backbones.qwen_image import QwenImage
 from ddspo.cli import app
 from ddspo.errors import InputError
 
@@ -98,6 +99,15 @@ def test_every_family_is_planned_at_its_folders_own_side(name: str, tmp_path: Pa
     tiny.save(tmp_path / name)
     begun = _begun(Wish(str(tmp_path / name), budget=180.0, name="x"), Machine("x", 2**30, 2**30, "fp32", shared=True))
     assert begun.side == tiny.call["height"] <= 64
+
+
+def test_a_schedule_that_ends_before_the_image_is_looked_at_in_several_steps(tmp_path: Path) -> None:
+    """Of Qwen-Image's, diffusers makes 0 / 0 where there is one step, and says so."""
+    tiny = QwenImage.tiny()
+    tiny.pipeline.scheduler.register_to_config(shift_terminal=0.02)
+    tiny.save(tmp_path)
+    machine = Machine("x", 2**30, 2**30, "fp32", shared=True)
+    assert _begun(Wish(str(tmp_path), budget=180.0, name="x"), machine).guided
 
 
 @pytest.mark.parametrize(

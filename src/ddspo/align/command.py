@@ -12,7 +12,7 @@ from typing import NamedTuple
 from accelerate import PartialState
 
 from ddspo import components
-from ddspo.align.choices import Choices
+from ddspo.align.choices import LEAST_STEPS, Choices
 from ddspo.align.judges import Panel, downloads, panel
 from ddspo.align.machine import ASSUMED, Machine, machine_of
 from ddspo.align.page import page, table
@@ -144,7 +144,7 @@ def _begun(wish: Wish, machine: Machine) -> Choices:
     return replace(
         _nominal(wish),
         usual=backbone.usual,
-        guided=backbone.evaluations(1, backbone.usual[1]) > backbone.evaluations(1, 1.0),
+        guided=backbone.evaluations(LEAST_STEPS, backbone.usual[1]) > backbone.evaluations(LEAST_STEPS, 1.0),
         dtype=machine.dtype,
         side=backbone.call["height"],
         panel=panel(world.judges, world.guards),
