@@ -301,6 +301,8 @@ LUMINA2 = {
 FLUX2 = {
     "single_transformer_blocks": "single_blocks",
     "transformer_blocks": "double_blocks",
+    "time_guidance_embed.guidance_embedder.linear_1": "guidance_in.in_layer",
+    "time_guidance_embed.guidance_embedder.linear_2": "guidance_in.out_layer",
     "time_guidance_embed.timestep_embedder.linear_1": "time_in.in_layer",
     "time_guidance_embed.timestep_embedder.linear_2": "time_in.out_layer",
     "x_embedder": "img_in",

@@ -20,6 +20,7 @@ from ddspo.backbones._outline import outline
 from ddspo.backbones.base import Backbone, Model
 from ddspo.backbones.flux import Flux
 from ddspo.backbones.flux2 import Flux2
+from ddspo.backbones.flux2_dev import Flux2Dev
 from ddspo.backbones.qwen_image import QwenImage
 from ddspo.backbones.sd import SD
 from ddspo.backbones.sd3 import SD3
@@ -92,15 +93,16 @@ def test_sd3_with_all_its_encoders(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("kind", [Flux2, QwenImage, ZImage])
+@pytest.mark.parametrize("kind", [Flux2, Flux2Dev, QwenImage, ZImage])
 def test_a_transformer_alone_beside_the_folder_of_its_kind(kind: type[Backbone], tmp_path: Path) -> None:
     """Chroma and Lumina 2 are not there: diffusers' rules for them know one width, that of the real models."""
-    backbone, names = kind.tiny(), getattr(originals, components.name_of(kind))
+    backbone, names = kind.tiny(), getattr(originals, components.name_of(kind).removesuffix("_dev"))
     backbone.save(tmp_path / "base")
     with torch.no_grad():
         for parameter in backbone.denoiser.parameters():
             parameter += 0.1 * torch.rand(parameter.shape, generator=torch.Generator().manual_seed(1))
     file = originals.write(tmp_path / "mine.safetensors", names(backbone.pipeline))
+    assert (_original.family(_original.header(file).weights) == "flux-2-dev") == (kind is Flux2Dev)
     converted(Origin(str(file), config=str(tmp_path / "base")), tmp_path / "new")
     own, new = backbone.denoiser.state_dict(), kind.load(Model(str(tmp_path / "new"))).denoiser.state_dict()
     assert own.keys() == new.keys()
@@ -123,7 +125,7 @@ SIZES = {
     "sdxl": (originals.sdxl, "xl_base"),
     "sd35-medium": (originals.sd3, "sd35_medium"),
     "flux-dev": (originals.flux, "flux-dev"),
-    "flux2-klein-4b": (originals.flux2, "flux-2-dev"),
+    "flux2-klein-4b": (originals.flux2, "flux-2-klein"),
     "chroma": (originals.chroma, "chroma"),
     "lumina2": (originals.lumina2, "lumina2"),
     "z-image": (originals.z_image, "z-image-turbo"),

@@ -161,7 +161,7 @@ def _config(origin: Origin, weights: dict[str, Tensor]) -> str:
         name = quoted(next(iter(sorted(weights)), "nothing"))
         raise InputError(
             f"{origin.place}: no text-to-image model that is known by the names of its weights ({name} ...): give "
-            "SD 1.x, SD 2.x, SDXL, SD3, SD3.5, FLUX.1, FLUX.2 klein, Chroma, SANA, Lumina-Image 2.0, Qwen-Image or "
+            "SD 1.x, SD 2.x, SDXL, SD3, SD3.5, FLUX.1, FLUX.2, Chroma, SANA, Lumina-Image 2.0, Qwen-Image or "
             "Z-Image; where it is one, name its kind by --config"
         )
     if kind in _original.UNTOLD:

@@ -25,18 +25,19 @@ FAMILIES = (
     "flux-dev",
     "flux-schnell",
     "flux-2-dev",
+    "flux-2-klein",
     "chroma",
     "sana",
     "lumina2",
     "z-image-turbo",
     "qwen-image",
 )
-"""Kinds of file, by diffusers' own names, that some backbone reads once they are a folder."""
+"""Kinds of file, by diffusers' own names where it has one, that some backbone reads once they are a folder."""
 
 UNTOLD = {
     "v2": "SD 2.x, of which the weights do not say whether they predict v or noise: give --config "
     "stabilityai/stable-diffusion-2-1 (768 pixels, v) or stabilityai/stable-diffusion-2-1-base",
-    "flux-2-dev": "FLUX.2, of which the weights do not say whether it is distilled: give --config "
+    "flux-2-klein": "FLUX.2 klein, of which the weights do not say whether it is distilled: give --config "
     "black-forest-labs/FLUX.2-klein-4B (distilled), black-forest-labs/FLUX.2-klein-base-4B, or that of 9B",
     "z-image-turbo": "Z-Image, of which the weights do not say whether it is distilled: give --config "
     "Tongyi-MAI/Z-Image-Turbo (distilled) or Tongyi-MAI/Z-Image",
@@ -131,6 +132,9 @@ def family(weights: Mapping[str, Tensor]) -> str | None:
         found = str(infer_diffusers_model_type(weights))
     except Exception:  # it reads values to tell some kinds apart, of which there are none on "meta"
         return None
+    if found == "flux-2-dev":  # as it calls all of FLUX.2, of which dev alone has a guidance input
+        guided = any(name.removeprefix(DENOISER).startswith("guidance_in.") for name in weights)
+        return found if guided else "flux-2-klein"
     if found == "v1":  # what it also says of everything that it does not know
         if f"{DENOISER}label_emb.0.0.weight" in weights:
             return "xl_base"  # without text encoders, by which it knows them
