@@ -4,6 +4,7 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
+from ddspo.backbones._readers import FEW
 from ddspo.backbones.base import Model
 from ddspo.backbones.z_image import ZImage
 from ddspo.errors import InputError
@@ -85,3 +86,14 @@ def test_shapes_alone_are_enough(backbone: ZImage) -> None:
     condition = {name: rows.to("meta") for name, rows in backbone.encode(PROMPTS).items()}
     x, t = torch.empty(3, *backbone.latent_shape, device="meta"), torch.empty(3, device="meta")
     assert backbone.predict(backbone.denoiser.to("meta"), x, t, condition).shape == x.shape
+
+
+def test_more_texts_than_are_read_at_once(backbone: ZImage) -> None:
+    """Each says what it says alone, within the rounding of another batch."""
+    texts = [letter * 3 for letter in "abcdefghij"]
+    found = backbone.encode(texts)
+    assert len(texts) > FEW
+    for place, text in enumerate(texts):
+        alone = backbone.encode([text])
+        assert torch.equal(alone["cap_mask"][0], found["cap_mask"][place])
+        torch.testing.assert_close(alone["cap_feats"][0], found["cap_feats"][place], rtol=1e-4, atol=1e-5)

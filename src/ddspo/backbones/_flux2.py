@@ -12,13 +12,11 @@ from torch import Tensor, nn
 from ddspo.backbones import _tiny
 from ddspo.backbones._autoencoder import Autoencoder
 from ddspo.backbones._denoiser import JOINT_ATTENTION
+from ddspo.backbones._readers import few
 from ddspo.backbones._schedule import noise_path
 from ddspo.backbones.base import Backbone
 from ddspo.conditions import Condition
 from ddspo.maths.paths import NoisePath
-
-AT_ONCE = 8
-"""Texts that are read together: with each come the states of all layers, and klein's guesses at every next token."""
 
 
 class Flux2Patches(Backbone, ABC):
@@ -38,8 +36,7 @@ class Flux2Patches(Backbone, ABC):
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Condition:
         """What `read` gives, [B, tokens, 3 width]."""
-        parts = [list(prompts[first : first + AT_ONCE]) for first in range(0, len(prompts), AT_ONCE)]
-        return {"encoder_hidden_states": torch.cat([self.read(part) for part in parts])}
+        return {"encoder_hidden_states": torch.cat([self.read(part) for part in few(prompts)])}
 
     @abstractmethod
     def read(self, prompts: list[str]) -> Tensor:

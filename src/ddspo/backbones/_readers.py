@@ -1,12 +1,21 @@
 """What each text encoder of a pipeline reads of a prompt, and which words it never sees."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 PROMPT = "(here)"
 """What stands for a prompt in a conversation, and in no template."""
+
+
+FEW = 8
+"""Texts that are read together by a language model of which states of every layer are kept meanwhile."""
+
+
+def few(prompts: Sequence[str]) -> Iterator[list[str]]:
+    """Prompts in parts that such a model reads at once."""
+    return (list(prompts[first : first + FEW]) for first in range(0, len(prompts), FEW))
 
 
 class Cut(NamedTuple):

@@ -11,7 +11,7 @@ from transformers import Qwen3Config, Qwen3Model
 
 from ddspo.backbones import _tiny
 from ddspo.backbones._positions import check_positions
-from ddspo.backbones._readers import Reader, before_prompt
+from ddspo.backbones._readers import Reader, before_prompt, few
 from ddspo.backbones.base import Backbone
 from ddspo.conditions import Condition
 
@@ -50,13 +50,21 @@ class ZImage(Backbone):
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Condition:
         """Qwen's last hidden states but one, [B, tokens, width], and which of them are text, [B, tokens]."""
+        parts = [self._read(part) for part in few(prompts)]
+        return {
+            "cap_feats": torch.cat([hidden for hidden, _ in parts]),
+            "cap_mask": torch.cat([each for _, each in parts]),
+        }
+
+    def _read(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
+        """Of few prompts."""
         texts = [self._chat(prompt) for prompt in prompts]
         read = self.pipeline.tokenizer(
             texts, padding="max_length", max_length=self.max_length, truncation=True, return_tensors="pt"
         ).to(self.device)
         mask = read.attention_mask.bool()
         found = self.pipeline.text_encoder(input_ids=read.input_ids, attention_mask=mask, output_hidden_states=True)
-        return {"cap_feats": found.hidden_states[-2].masked_fill(~mask[..., None], 0), "cap_mask": mask}
+        return found.hidden_states[-2].masked_fill(~mask[..., None], 0), mask
 
     def forward(self, denoiser: nn.Module, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """Lists of latents [C, 1, H, W] and of texts without padding, at the clock 1 - t / 1000, and negated.
