@@ -16,6 +16,7 @@ AS_KOHYA = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "Lumina2Pipe
 """Pipelines whose layers ComfyUI finds by kohya's names alone: it has no list of Lumina 2's names in diffusers."""
 ATTENTION = r"to_[qkv]|to_out\.0"
 AURA = r"linear_[12]|out_projection"
+HIDREAM = r"ff_[it]\.((shared_experts|experts\.\d+)\.)?w[123]|adaLN_modulation\.1"
 JOINT = rf"{ATTENTION}|add_[qkv]_proj|to_add_out"
 PIXART = rf"transformer_blocks\.\d+\.(attn[12]\.({ATTENTION})|ff\.net\.(0\.proj|2))"
 FLUX2 = (
@@ -33,6 +34,7 @@ TRANSFORMERS = {
     "Flux2Pipeline": FLUX2,
     "AuraFlowPipeline": rf"joint_transformer_blocks\.\d+\.(attn\.({JOINT})|norm1_context\.linear|ff_context\.({AURA}))"
     rf"|(joint|single)_transformer_blocks\.\d+\.(attn\.({ATTENTION})|norm1\.linear|ff\.({AURA}))",
+    "HiDreamImagePipeline": rf"(double|single)_stream_blocks\.\d+\.block\.(attn1\.to_(q|k|v|out)(_t)?|{HIDREAM})",
     "QwenImagePipeline": rf"transformer_blocks\.\d+\.(attn\.({JOINT})|(img|txt)_(mlp\.net\.(0\.proj|2)|mod\.1))",
     "ZImagePipeline": rf"(layers|(context|noise)_refiner)\.\d+\.(attention\.({ATTENTION})|feed_forward\.w[123])"
     r"|(layers|noise_refiner)\.\d+\.adaLN_modulation\.0",
