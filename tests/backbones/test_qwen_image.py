@@ -6,6 +6,7 @@ import torch
 from ddspo.adaptations.base import Adaptation
 from ddspo.adaptations.full import Full
 from ddspo.adaptations.lora import LoRA
+from ddspo.backbones._readers import FEW
 from ddspo.backbones.base import Model
 from ddspo.backbones.qwen_image import QwenImage
 from ddspo.errors import InputError
@@ -91,3 +92,12 @@ def test_shapes_alone_are_enough(backbone: QwenImage) -> None:
     condition = {name: rows.to("meta") for name, rows in backbone.encode(PROMPTS).items()}
     x, t = torch.empty(3, *backbone.latent_shape, device="meta"), torch.empty(3, device="meta")
     assert backbone.predict(backbone.denoiser.to("meta"), x, t, condition).shape == x.shape
+
+
+def test_more_texts_than_are_read_at_once() -> None:
+    backbone, texts = QwenImage.tiny(), [letter * 3 for letter in "abcdefghij"]
+    found = backbone.encode(texts)
+    assert len(texts) > FEW
+    for place, text in enumerate(texts):
+        for name, row in backbone.encode([text]).items():
+            torch.testing.assert_close(row[0], found[name][place], rtol=1e-4, atol=1e-5)

@@ -10,7 +10,7 @@ PROMPT = "(here)"
 
 
 FEW = 8
-"""Texts that are read together by a language model of which states of every layer are kept meanwhile."""
+"""Texts that are read together by a language model of billions of weights, whose activations are as large."""
 
 
 def few(prompts: Sequence[str]) -> Iterator[list[str]]:

@@ -16,7 +16,7 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from ddspo.backbones import _tiny
 from ddspo.backbones._packed import Packed
-from ddspo.backbones._readers import Reader
+from ddspo.backbones._readers import Reader, few
 from ddspo.conditions import Condition
 from ddspo.errors import InputError
 
@@ -48,6 +48,12 @@ class QwenImage(Packed):
 
         Not by the pipeline, which also computes what word would come next, and pads to the longest text it is given.
         """
+        parts = [self._read(part) for part in few(prompts)]
+        hidden, mask = (torch.cat(each) for each in zip(*parts, strict=True))
+        return {"encoder_hidden_states": hidden, "encoder_hidden_states_mask": mask}
+
+    def _read(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
+        """Of few prompts."""
         texts = [self.pipeline.prompt_template_encode.format(prompt) for prompt in prompts]
         length = int(self.max_length or 0) + self._dropped
         read = self.pipeline.tokenizer(
@@ -60,8 +66,7 @@ class QwenImage(Packed):
         ).to(self.device)
         found = self.pipeline.text_encoder.model(input_ids=read.input_ids, attention_mask=read.attention_mask)
         hidden, mask = found.last_hidden_state[:, self._dropped :], read.attention_mask[:, self._dropped :].bool()
-        kept = hidden.masked_fill(~mask[..., None], 0)
-        return {"encoder_hidden_states": kept, "encoder_hidden_states_mask": mask}
+        return hidden.masked_fill(~mask[..., None], 0), mask
 
     def forward(self, denoiser: nn.Module, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """The clock runs from 0 to 1, and an image is a video of one frame, told by its patches."""
