@@ -15,7 +15,7 @@ from ddspo.rows import Row, differences
 
 _TRAINING = (
     *("device_batch", "gradient_checkpointing", "compile", "checkpoint_every", "keep"),
-    *("guards", "encode", "window"),
+    *("guards", "encode", "window", "parallel", "shards"),
 )
 MECHANICAL: dict[str, tuple[str, ...]] = {
     "model": ("hub_id", "offload"),

@@ -109,8 +109,21 @@ class Adaptation(ABC):
         """Put trained weights back."""
 
     @abstractmethod
-    def save(self, backbone: Backbone, folder: Path, behaviour: Behaviour | None = None) -> None:
-        """Write a behaviour, that of `attach` where none is named, as an ordinary diffusers artifact."""
+    def save(
+        self,
+        backbone: Backbone,
+        folder: Path,
+        behaviour: Behaviour | None = None,
+        weights: dict[str, Tensor] | None = None,
+    ) -> None:
+        """Write a behaviour, that of `attach` where none is named, as an ordinary diffusers artifact.
+
+        Args:
+            backbone: The one that has it.
+            folder: Where to.
+            behaviour: Which.
+            weights: Its trained weights, where the network has a share of each alone.
+        """
 
     @abstractmethod
     def load(self, backbone: Backbone, folder: Path) -> None:

@@ -3,7 +3,7 @@
 import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -53,10 +53,17 @@ class Full(Adaptation):
         """Put every weight back."""
         behaviour.network.load_state_dict(weights)
 
-    def save(self, backbone: Backbone, folder: Path, behaviour: Behaviour | None = None) -> None:
+    def save(
+        self,
+        backbone: Backbone,
+        folder: Path,
+        behaviour: Behaviour | None = None,
+        weights: dict[str, Tensor] | None = None,
+    ) -> None:
         """Write the whole pipeline folder."""
         own = backbone.denoiser
-        _use(backbone, behaviour.network if behaviour else own)
+        network = behaviour.network if behaviour else own
+        _use(backbone, network if weights is None else _assembled(network, weights))
         try:
             backbone.save(folder)
         finally:
@@ -82,6 +89,17 @@ def _trainable(network: nn.Module) -> Behaviour:
 def _read(backbone: Backbone, folder: Path, dtype: torch.dtype) -> nn.Module:
     kind: Any = type(backbone.denoiser)
     return kind.from_pretrained(folder / backbone.denoiser_name, dtype=dtype).to(backbone.device)
+
+
+def _assembled(network: Any, weights: dict[str, Tensor]) -> nn.Module:
+    """A network of the same kind, as it was before FSDP2 put a class of its own before it, around given weights."""
+    from torch.distributed.fsdp import FSDPModule
+
+    kind: Any = next(each for each in type(network).__mro__ if not issubclass(each, FSDPModule))
+    with torch.device("meta"):
+        made = kind.from_config(network.config)
+    made.load_state_dict(weights, assign=True)
+    return cast(nn.Module, made)
 
 
 def _use(backbone: Backbone, network: nn.Module) -> None:

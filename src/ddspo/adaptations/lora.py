@@ -93,7 +93,13 @@ class LoRA(Adaptation):
 
         set_peft_model_state_dict(behaviour.network, weights, adapter_name=behaviour.adapter)
 
-    def save(self, backbone: Backbone, folder: Path, behaviour: Behaviour | None = None) -> None:
+    def save(
+        self,
+        backbone: Backbone,
+        folder: Path,
+        behaviour: Behaviour | None = None,
+        weights: dict[str, Tensor] | None = None,
+    ) -> None:
         """Write pytorch_lora_weights.safetensors with rank and alpha in its header, and read it again.
 
         Raises:
@@ -103,7 +109,7 @@ class LoRA(Adaptation):
         network: Any = what.network
         config = network.peft_config[what.adapter].to_dict()
         ordered = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
-        weights = self.weights(what)
+        weights = self.weights(what) if weights is None else weights
         backbone.save_lora(folder, weights, ordered)
         for file in folder.glob("*.safetensors"):
             settle_header(file)

@@ -20,8 +20,13 @@ def other_parts(backbone: Backbone) -> dict[str, nn.Module]:
     return {name: part for name, part in parts if isinstance(part, nn.Module) and part is not backbone.denoiser}
 
 
-def rest(backbone: Backbone, *, texts: bool) -> None:
-    """Move the autoencoder, and the text encoders unless `texts` are still to be encoded, to main memory."""
+def rest(backbone: Backbone, *, texts: bool, denoiser: bool = False) -> None:
+    """Move the autoencoder, and the text encoders unless `texts` are still to be encoded, to main memory.
+
+    The denoiser too if asked for: from there each process takes its share of it.
+    """
+    if denoiser:
+        _move(backbone.denoiser, RESTING)
     for name, part in other_parts(backbone).items():
         if not (texts and name.startswith(TEXTS)):
             _move(part, RESTING)

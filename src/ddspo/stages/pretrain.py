@@ -23,6 +23,7 @@ from ddspo.training.drawing import Drawing
 from ddspo.training.fit import Fit
 from ddspo.training.imitation import Imitators, imitation_step
 from ddspo.training.optimisation import Optimisation
+from ddspo.training.sharding import gathered
 from ddspo.training.texts import conditions_of
 
 
@@ -54,7 +55,7 @@ def pretrain(
     seeds = Pair("winner", "loser").map(lambda who: randomness.stable_seed(seed, "adapter", who) % 2**32)
     folder, given, own = run.pretraining, settings.train, randomness.stable_seed(seed, "pretrain")
     with conditions_of(backbone, data.texts(degraded=False), given.encode, folder.conditions) as conditions:
-        rest(backbone, texts=given.encode == "during")
+        rest(backbone, texts=given.encode == "during", denoiser=given.parallel == "fsdp")
         imitators = Imitators.of(backbone, adaptation, seeds)
         fit = Fit(
             name="pretrain",
@@ -69,11 +70,8 @@ def pretrain(
             folder=folder,
         )
         fit.run(progress)
-    alone(partial(_save, run, fit, imitators))
-
-
-def _save(run: RunFolder, fit: Fit, imitators: Imitators) -> None:
     with fit.averaged():
         for who, behaviour in zip(("winner", "loser"), imitators.trained, strict=True):
-            save = partial(imitators.adaptation.save, imitators.backbone, behaviour=behaviour)
-            replace_atomically(run.policies / who, save)
+            weights = gathered(adaptation.weights(behaviour)) if fit.shares else None
+            save = partial(adaptation.save, backbone, behaviour=behaviour, weights=weights)
+            alone(partial(replace_atomically, run.policies / who, save))

@@ -8,6 +8,7 @@ from itertools import chain
 from typing import TypeVar
 
 from accelerate import Accelerator
+from torch import Tensor
 
 from ddspo import randomness
 from ddspo.adaptations.base import Adaptation
@@ -32,6 +33,7 @@ from ddspo.training.fit import Fit
 from ddspo.training.on_policy import Remaking
 from ddspo.training.optimisation import Optimisation
 from ddspo.training.policies import Policies, Pretrained
+from ddspo.training.sharding import gathered
 from ddspo.training.steps import asked_of, needs_of, preference_step, sides_read, survey
 from ddspo.training.texts import conditions_of
 from ddspo.training.validation import Validator
@@ -168,7 +170,7 @@ def train(
     later = remaking.texts(backbone, settings.steps, degraded=degraded) if remaking else ()
     texts = chain(data.texts(degraded=degraded), later)
     with conditions_of(backbone, texts, settings.encode, run.conditions) as conditions:
-        rest(backbone, texts=settings.encode == "during")
+        rest(backbone, texts=settings.encode == "during", denoiser=settings.parallel == "fsdp")
         batches = Batches(data, conditions, settings.batch, seed, backbone.path, method.drawing, degraded)
         pretrained = Pretrained(method.pretrained, run.policies) if method.pretrained else None
         validator = method.validator(backbone) if method.validator else None
@@ -190,7 +192,8 @@ def train(
         row = fit.return_to_best()
         progress.say(f"train: update {row['step']} is saved, of validation score {row['score']:.3f}")
     with fit.averaged():
-        alone(partial(_save, run, policies))
+        weights = gathered(policies.adaptation.weights(policies.trained)) if fit.shares else None
+        alone(partial(_save, run, policies, weights))
 
 
 def take(run: RunFolder, backbone: Backbone, method: Method, settings: Optimisation, step: int) -> None:
@@ -207,5 +210,5 @@ def take(run: RunFolder, backbone: Backbone, method: Method, settings: Optimisat
         _save(run, policies)
 
 
-def _save(run: RunFolder, policies: Policies) -> None:
-    replace_atomically(run.aligned, partial(policies.adaptation.save, policies.backbone))
+def _save(run: RunFolder, policies: Policies, weights: dict[str, Tensor] | None = None) -> None:
+    replace_atomically(run.aligned, partial(policies.adaptation.save, policies.backbone, weights=weights))

@@ -10,9 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ddspo.agreement import alone
 from ddspo.digests import digest_of
 from ddspo.errors import InputError
 from ddspo.files import remove, replacing, write_json
+from ddspo.training import sharding
 
 State = Mapping[Any, Any]
 """Tensors and numbers by name, or mappings of them by name or number."""
@@ -53,8 +55,25 @@ class Checkpoints:
             for name, tensors in parts.items():
                 whole = {key: value.contiguous() for key, value in tensors.items()}
                 save_file(whole, partial / f"{name}.safetensors")
-            (partial / "log.jsonl").write_text(log, encoding="utf-8")
-            write_json(partial / DIGESTS, {path.name: digest_of(path) for path in sorted(partial.iterdir())})
+            _close(partial, log)
+
+    def write_shares(self, step: int, parts: Mapping[str, Mapping[str, Tensor]], log: str) -> None:
+        """The same of parts of which each process has a share, each a folder; all processes call it together."""
+        place = self.folder / f".{step:07d}.shares.partial"  # one name, that of no process
+
+        def begin() -> None:
+            remove(place)
+            place.mkdir(parents=True)
+
+        def end() -> None:
+            with replacing(self.path(step)) as partial:
+                place.rename(partial)
+                _close(partial, log)
+
+        alone(begin)
+        for name, tensors in parts.items():
+            sharding.write_shares(tensors, place / name)
+        alone(end)
 
     def drop_damaged(self) -> list[str]:
         """Delete every checkpoint of which a file is missing or another than was written; a line for each."""
@@ -70,15 +89,30 @@ class Checkpoints:
         folder = self.path(step)
         try:
             digests = dict(json.loads((folder / DIGESTS).read_text(encoding="utf-8")))
-            found = {path.name: digest_of(path) for path in folder.iterdir() if path.name != DIGESTS}
+            found = _digests(folder)
         except (OSError, ValueError, TypeError, InputError):
             return f"{DIGESTS} cannot be read"
         changed = sorted(name for name in {*digests, *found} if digests.get(name) != found.get(name))
         return f"{changed[0]} is another than was written" if changed else None
 
     def read(self, step: int, part: str) -> dict[str, Tensor]:
-        """One part of a checkpoint."""
-        return load_file(self.path(step) / f"{part}.safetensors")
+        """One part of a checkpoint, whole, however it was written."""
+        place = self.path(step) / part
+        return sharding.read_shares(place) if place.is_dir() else load_file(place.with_suffix(".safetensors"))
+
+    def read_into(self, step: int, part: str, shares: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Put one part of a checkpoint, however it was written, into the own share of each process, and give that."""
+        place = self.path(step) / part
+        if place.is_dir():
+            return sharding.read_shares(place, shares)
+        return sharding.shared_out(load_file(place.with_suffix(".safetensors")), shares)
+
+    def shapes(self, step: int, part: str) -> dict[str, Tensor]:
+        """What is in one part of a checkpoint, as tensors without memory."""
+        place = self.path(step) / part
+        if place.is_dir():
+            return sharding.shapes(place)
+        return {name: value.to("meta") for name, value in load_file(place.with_suffix(".safetensors")).items()}
 
     def prune(self, best: int | None) -> None:
         """Drop all but the newest and the best."""
@@ -89,6 +123,18 @@ class Checkpoints:
     def drop(self, step: int) -> None:
         """Delete one, if it is there."""
         remove(self.path(step))
+
+
+def _close(folder: Path, log: str) -> None:
+    """Add the log, and the digest of every file."""
+    (folder / "log.jsonl").write_text(log, encoding="utf-8")
+    write_json(folder / DIGESTS, _digests(folder))
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Of every file but the one that holds them, by its place in the folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != DIGESTS)
+    return {path.relative_to(folder).as_posix(): digest_of(path) for path in files}
 
 
 def flat(state: State, place: str = "") -> dict[str, Tensor]:

@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Protocol
 
 import torch
@@ -19,15 +18,16 @@ from ddspo.objectives.base import Loss
 from ddspo.pairs.view import View
 from ddspo.progress import Progress
 from ddspo.run_folder import RunFolder
-from ddspo.training import optimizers
+from ddspo.training import optimizers, sharding
 from ddspo.training.average import Average
 from ddspo.training.batches import mean_over
-from ddspo.training.checkpoints import Checkpoints, deep, flat
+from ddspo.training.checkpoints import Checkpoints
 from ddspo.training.clock import Clock
 from ddspo.training.compiling import as_before, compile_blocks
 from ddspo.training.guards import best, fault
 from ddspo.training.log import Log, row_of
 from ddspo.training.optimisation import Optimisation, check_batch
+from ddspo.training.state import State, Weights
 from ddspo.training.validation import Validator
 
 Step = Callable[[View], Loss]
@@ -46,25 +46,19 @@ class Supply(Protocol):
         ...
 
 
-class Trained(Protocol):
+class Trained(Weights, Protocol):
     """What the loop trains.
 
     Attributes:
-        networks: The modules that the step calls; the loop wraps them for distribution in place.
+        networks: The trained modules that the step calls; the loop wraps them for distribution in place.
+        frozen_networks: The others.
     """
 
     networks: list[nn.Module]
+    frozen_networks: list[nn.Module]
 
     def groups(self) -> Mapping[str, list[nn.Parameter]]:
         """The trained parameters, clipped group by group, each by the name under which its norm is logged."""
-        ...
-
-    def weights(self) -> dict[str, Tensor]:
-        """Everything beside the optimizer that a resumed run needs, by name."""
-        ...
-
-    def restore(self, weights: dict[str, Tensor]) -> None:
-        """Put back what `weights` gave."""
         ...
 
     def updated(self, step: int) -> None:
@@ -96,20 +90,31 @@ class Fit:
     steady: bool = True
 
     def __post_init__(self) -> None:
-        settings, self.groups = self.settings, self.trained.groups()
-        self.accelerator.free_memory()  # of whatever was trained before
-        self.accelerator.gradient_accumulation_steps = check_batch(settings, self.accelerator.num_processes, self.name)
+        settings, accelerator, trained = self.settings, self.accelerator, self.trained
+        accelerator.free_memory()  # of whatever was trained before
+        accelerator.gradient_accumulation_steps = check_batch(settings, accelerator.num_processes, self.name)
         if settings.gradient_checkpointing:
-            for network in self.trained.networks:
+            for network in trained.networks:
                 recompute_activations(network)
+        self.shares = settings.parallel == "fsdp" and accelerator.num_processes > 1
+        self.all_networks = [*trained.networks, *trained.frozen_networks]
+        if self.shares:
+            sharding.shard(self.all_networks, accelerator.device, accelerator.num_processes, settings.shards)
+        self.groups = trained.groups()
         parameters = [parameter for group in self.groups.values() for parameter in group]
         optimizer = optimizers.build(settings.optimizer, parameters, settings.lr, settings.weight_decay)
-        *self.trained.networks, self.optimizer = self.accelerator.prepare(*self.trained.networks, optimizer)
+        if self.shares:
+            self.optimizer = accelerator.prepare(optimizer)
+        else:
+            *trained.networks, self.optimizer = accelerator.prepare(*trained.networks, optimizer)
         self.done = 0  # updates that were made, and not skipped
         self.schedule = self._schedule(self.done)
         self.average = Average(parameters, settings.average) if settings.average else None
         self.checkpoints = Checkpoints(self.folder.checkpoints, settings.keep)
-        self.log = Log(self.folder.log, writes=self.accelerator.is_main_process)
+        self.log = Log(self.folder.log, writes=accelerator.is_main_process)
+        self.state = State(
+            self.checkpoints, trained, self.optimizer, parameters, self.average, accelerator, self.shares
+        )
 
     def run(self, progress: Progress) -> None:
         """Train from the newest checkpoint, or from the start, to the last update, and look at what that left.
@@ -129,7 +134,7 @@ class Fit:
                 self.accelerator.log(row, step=step)
                 advance(1, f"loss {row['loss']:.4f}")
                 if step % self.settings.checkpoint_every == 0 or step in (last, best(self.log.rows)):
-                    alone(partial(self._checkpoint, step))
+                    self.state.write(step, self.log.text, lambda: best(self.log.rows))
         self._look_again(last)
 
     def return_to_best(self) -> dict[str, float]:
@@ -188,7 +193,8 @@ class Fit:
         """Clip each group on its own; the norms were those before."""
         self.accelerator.unscale_gradients(self.optimizer)
         largest = self.settings.max_grad_norm
-        return {name: float(nn.utils.clip_grad_norm_(group, largest)) for name, group in self.groups.items()}
+        clip = nn.utils.clip_grad_norm_
+        return {name: sharding.number(clip(group, largest)) for name, group in self.groups.items()}
 
     def _rows(self, step: int) -> list[tuple[int, int]]:
         """Those of this process."""
@@ -222,7 +228,7 @@ class Fit:
     def _validate(self, step: int) -> dict[str, float]:
         if not self.validator or not self.validator.due(step):
             return {}
-        with self.averaged():
+        with self.averaged(), sharding.whole(self.all_networks):
             return self.validator(step)
 
     @torch.no_grad()
@@ -265,19 +271,9 @@ class Fit:
             given.schedule, self.optimizer.optimizer, None, given.warmup, given.steps, last_epoch=done - 1
         )
 
-    def _checkpoint(self, step: int) -> None:
-        """Write everything that a resumed run needs, and drop the oldest."""
-        parts = {"weights": self.trained.weights(), "optimizer": flat(optimizers.kept(self.optimizer))}
-        parts |= {"average": self.average.state()} if self.average else {}
-        parts |= {"scaler": flat(self.accelerator.scaler.state_dict())} if self.accelerator.scaler else {}
-        self.checkpoints.write(step, parts, self.log.text)
-        self.checkpoints.prune(best(self.log.rows))
-
     def _restore(self, step: int) -> None:
-        self.trained.restore(self.checkpoints.read(step, "weights"))
         self.done = step - sum(int(row.get("skipped", 0)) for row in self.log.rows if row["step"] <= step)
-        if self.average:
-            self.average.restore(self.checkpoints.read(step, "average"), self.done)
+        self.state.restore(step, self.done)
 
     def _resume(self, progress: Progress) -> int:
         """Load the newest whole checkpoint and its log, and say how many updates it holds."""
@@ -289,9 +285,7 @@ class Fit:
             self.log.go_on(self.checkpoints.log(step) if step else None)
         if step:
             self._restore(step)
-            optimizers.put_back(self.optimizer, deep(self.checkpoints.read(step, "optimizer")))
+            self.state.restore_optimizer(step)
             self.schedule = self._schedule(self.done)
-            if self.accelerator.scaler:
-                self.accelerator.scaler.load_state_dict(deep(self.checkpoints.read(step, "scaler")))
         self.accelerator.wait_for_everyone()
         return step

@@ -22,6 +22,7 @@ class Imitators:
         adaptation: Which weights are trained.
         trained: The two.
         networks: One network that holds both, or one each; wrapped for distribution by the loop.
+        frozen_networks: None.
     """
 
     backbone: Backbone
@@ -31,6 +32,7 @@ class Imitators:
     def __post_init__(self) -> None:
         own = self.trained.map(lambda behaviour: behaviour.network)
         self.networks: list[nn.Module] = [own.win] if own.win is own.lose else list(own)
+        self.frozen_networks: list[nn.Module] = []
 
     @classmethod
     def of(cls, backbone: Backbone, adaptation: Adaptation, seeds: Pair[int]) -> "Imitators":

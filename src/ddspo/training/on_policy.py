@@ -21,6 +21,7 @@ from ddspo.run_folder import RunFolder
 from ddspo.sampling.maker import PairMaker
 from ddspo.training.batches import Batches
 from ddspo.training.checkpoints import Checkpoints
+from ddspo.training.sharding import whole
 from ddspo.training.validation import undisturbed
 
 
@@ -109,7 +110,7 @@ class Rounds:
     def _enter(self, number: int, place: int) -> Batches:
         folder, accelerator, backbone = self.folder.round(number), self.maker.accelerator, self.maker.backbone
         if place == 0:
-            with undisturbed(backbone), accelerator.autocast():
+            with whole([backbone.denoiser]), undisturbed(backbone), accelerator.autocast():
                 self.maker.make(folder, number)
         if not folder.exists():
             raise InputError(f"{folder}: the pairs of this round are gone: train again with --fresh")

@@ -24,6 +24,14 @@ class Optimisation:
     gradient_checkpointing: Annotated[
         bool, Doc("compute activations again in the backward pass: far less memory for one forward more")
     ] = False
+    parallel: Annotated[
+        Literal["ddp", "fsdp"],
+        Doc("on several processes: whole weights in each, or weights, gradients and optimizer state in shares"),
+    ] = "ddp"
+    shards: Annotated[
+        Annotated[int, Gt(0)] | None,
+        Doc("with fsdp: processes that share one copy, such as those of one machine; null: all"),
+    ] = None
     compile: Annotated[
         bool, Doc("compile the denoiser's repeated blocks: faster updates after a slow first one, and other rounding")
     ] = False
@@ -58,7 +66,7 @@ class Optimisation:
     guards: Annotated[Guards, Doc("what stops it")] = field(default_factory=Guards)
 
     def check(self, name: str) -> None:
-        """Refuse an optimizer that cannot be built.
+        """Refuse an optimizer that cannot be built, and what does not go with weights in shares.
 
         Args:
             name: Where the settings are, for messages.
@@ -67,6 +75,14 @@ class Optimisation:
             InputError: It cannot.
         """
         optimizers.check(self.optimizer, self.lr, name)
+        if self.parallel == "ddp":
+            if self.shards:
+                raise InputError(f"{name}.shards: every process has all weights with ddp: set {name}.parallel=fsdp")
+            return
+        if self.optimizer != "adamw":
+            raise InputError(f"{name}.optimizer {self.optimizer}: it needs whole weights: use adamw with fsdp")
+        if self.compile:
+            raise InputError(f"{name}.compile: not with {name}.parallel fsdp: leave one out")
 
     def remarks(self, name: str) -> list[str]:
         """What is not wrong, but should be known."""
@@ -80,8 +96,13 @@ def check_batch(settings: Optimisation, processes: int, name: str = "train") -> 
     """Micro-batches an update on each process; `name` is where the settings are, for messages.
 
     Raises:
-        InputError: The global batch is no multiple of what all processes hold at once.
+        InputError: The global batch is no multiple of what all processes hold at once, or these of those that share
+            one copy of the weights.
     """
+    if settings.shards and processes % settings.shards:
+        raise InputError(
+            f"{name}.shards {settings.shards}: {processes} processes cannot form groups of so many: choose a divisor"
+        )
     at_once = settings.device_batch * processes
     if settings.batch % at_once:
         raise InputError(

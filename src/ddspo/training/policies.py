@@ -32,6 +32,7 @@ class Policies:
         behaviours: The frozen policies by name: 'reference', and 'winner' and 'loser' where they are needed.
         reference: How the reference follows the policy.
         networks: The trained network alone, wrapped for distribution where there are several processes.
+        frozen_networks: Those of frozen policies that are not the trained one.
     """
 
     backbone: Backbone
@@ -42,6 +43,8 @@ class Policies:
 
     def __post_init__(self) -> None:
         self.networks: list[nn.Module] = [self.trained.network]
+        others = {id(each.network): each.network for each in self.behaviours.values()}
+        self.frozen_networks = [network for network in others.values() if network is not self.trained.network]
 
     @classmethod
     def of(
