@@ -207,10 +207,9 @@ def _check_sampling(given: Recipe, found: Found, backbone: type[Backbone]) -> No
 
 
 def _check_training(given: Recipe, method: Method, processes: int) -> None:
-    if given.pretrains:
-        check_batch(given.pretrain.train, processes, "pretrain.train")
     for name, settings in _trainings(given).items():
         settings.check(name)
+        check_batch(settings, processes, name)
         if settings.compile and given.model.quantize == "nf4":
             raise InputError(f"{name}.compile: 4-bit layers cannot be compiled: leave it out, or model.quantize=nf4")
     if given.validation.every and given.validation.scored and not given.validation_metric:
@@ -235,11 +234,12 @@ def _trainings(given: Recipe) -> dict[str, Optimisation]:
 def _check_memory_options(given: Recipe, processes: int) -> None:
     """Whether what is trained can be trained beside weights that are rounded, or that are not always there."""
     model = given.model
+    option = "model.quantize rounds" if model.quantize else "model.offload moves" if model.offload else None
     for name, train in _trainings(given).items():
         adaptation = given.adaptation if name == "train" else given.pretrain.adaptation
-        if adaptation.saves_pipeline and (model.quantize or model.offload):
-            option = "model.quantize rounds" if model.quantize else "model.offload moves"
-            raise InputError(f"{name}: {components.name_of(adaptation)} trains weights that {option}: use lora")
+        if option and (adaptation.saves_pipeline or train.parallel == "fsdp"):
+            how = f"{components.name_of(adaptation)} trains" if adaptation.saves_pipeline else "fsdp shares out"
+            raise InputError(f"{name}: {how} weights that {option}: use lora with ddp")
         if model.offload and not train.gradient_checkpointing:
             line = f"training would keep all weights on the accelerator: set {name}.gradient_checkpointing=true"
             raise InputError(f"model.offload: {line}")

@@ -196,7 +196,9 @@ def _print_cost(recipe: "Recipe", flops: float) -> None:
     console.print(cost_table(found))
     console.print(stage_table(found, seconds(found, assumed(recipe, flops, found))))
     rate = f"{with_unit('_flops', int(flops))}/s (--flops) and weights read at {READS / 1e9:g} GB/s"
-    console.print(f"Hours at {rate}; degrading and judging are not counted. Memory is each process's.")
+    shares = ", with whole weights: fsdp divides them, gradients and moments by the processes that share a copy"
+    whose = f"each process's{shares if recipe.train.parallel == 'fsdp' else ''}"
+    console.print(f"Hours at {rate}; degrading and judging are not counted. Memory is {whose}.")
 
 
 @app.command("list")

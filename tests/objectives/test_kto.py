@@ -42,16 +42,19 @@ def test_pairs(mean: float, loss: float, win: float, lose: float) -> None:
 
 
 def test_single_samples() -> None:
-    """R = 3, 0, wanted and not, z = 3: sigma(-(3 - 3)) = 1/2 and sigma(0 - 3) = P; the losing side is not read."""
+    """R = 3, 0 and 3, the first wanted, z = 3: sigma(-(3 - 3)) = 1/2, sigma(0 - 3) = P and sigma(3 - 3) = 1/2.
+
+    The losing side is not read. The margin is R of what is wanted, and -R of what is not.
+    """
     seen = replace(
-        by_hand([[1], [2]], [[2], [1]], [[math.nan]] * 2, [[math.nan]] * 2),
-        label=torch.tensor([1.0, -1.0], dtype=torch.float64),
+        by_hand([[1], [2], [1]], [[2], [1], [2]], [[math.nan]] * 3, [[math.nan]] * 3),
+        label=torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64),
         mean=number(3),
     )
     objective = KTO(beta=2)
-    torch.testing.assert_close(objective(seen), torch.tensor([1 / 2, P], dtype=torch.float64))
-    assert objective.averaged(seen).tolist() == [3, 0]
-    assert objective.margin(seen).tolist() == [3, 0]
+    torch.testing.assert_close(objective(seen), torch.tensor([1 / 2, P, 1 / 2], dtype=torch.float64))
+    assert objective.averaged(seen).tolist() == [3, 0, 3]
+    assert objective.margin(seen).tolist() == [3, 0, -3]
 
 
 @pytest.mark.parametrize(("seed", "above"), [(2, True), (1, False)])

@@ -99,7 +99,7 @@ def check_batch(settings: Optimisation, processes: int, name: str = "train") -> 
         InputError: The global batch is no multiple of what all processes hold at once, or these of those that share
             one copy of the weights.
     """
-    if settings.shards and processes % settings.shards:
+    if settings.parallel == "fsdp" and processes % (settings.shards or 1):
         raise InputError(
             f"{name}.shards {settings.shards}: {processes} processes cannot form groups of so many: choose a divisor"
         )

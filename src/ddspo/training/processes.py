@@ -9,13 +9,16 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.utils import InitProcessGroupKwargs, parse_flag_from_env
 
 from ddspo.errors import InputError
 from ddspo.training.optimisation import Optimisation, check_batch
 from ddspo.training.trackers import check_trackers
 
 PACKAGES = ("ddspo", "torch", "diffusers", "transformers", "accelerate", "peft", "numpy")
+
+OTHERS = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_FSDP": "Accelerate's own FSDP"}
+"""What a launcher may ask for in the environment, and is not used here."""
 
 PATIENCE = timedelta(days=30)
 """How long processes wait for one that works alone, which asks a language model or generates pictures; whoever
@@ -32,8 +35,11 @@ def accelerator(settings: Optimisation, dtype: str, trackers: Sequence[str], fol
         folder: Where trackers keep their files; made only when they start.
 
     Raises:
-        InputError: Batches, precision or trackers do not fit the machine.
+        InputError: Batches, precision or trackers do not fit the machine, or a launcher asks for an engine of its own.
     """
+    for variable, engine in OTHERS.items():
+        if parse_flag_from_env(variable):
+            raise InputError(f"{engine}: not used here: leave it out of the launch, and set train.parallel=fsdp")
     check_trackers(trackers)
     precision = None if dtype == "fp32" else dtype
     try:

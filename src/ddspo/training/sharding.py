@@ -1,5 +1,6 @@
 """Weights, gradients and optimizer state in shares, one a process: PyTorch's FSDP2 and its distributed checkpoints."""
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,8 @@ def shard(networks: Iterable[nn.Module], device: torch.device, processes: int, s
     """
     from torch.distributed.fsdp import fully_shard
 
+    # Nobody changes such a view in place: the contract of backbones compares all gradients.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     mesh = _mesh(device, processes, shards or processes)
     for network in networks:
         for module in [*reversed(_blocks(network)), network]:
