@@ -39,12 +39,13 @@ MODELS = {
     "lumina2": ("lumina2", "Alpha-VLLM/Lumina-Image-2.0"),
     "z-image": ("z-image", "Tongyi-MAI/Z-Image"),
     "z-image-turbo": ("z-image-turbo", "Tongyi-MAI/Z-Image-Turbo"),
+    "qwen-image": ("qwen-image", "Qwen/Qwen-Image"),
 }
 """Architecture and hub id of each recipe."""
 CARDS = (24, 12)
 """GiB."""
-HOST = 64
-"""GiB of main memory."""
+HOST, HOSTS = 64, {"qwen-image": 96}
+"""GiB of main memory, and of models that have more than that while they are loaded."""
 HOURS = {
     "sd15": 2,
     "sana": 4,
@@ -61,6 +62,7 @@ HOURS = {
     "lumina2": 6,
     "z-image": 12,
     "z-image-turbo": 6,
+    "qwen-image": 24,
 }
 """An evening, or a night."""
 NOT_TRIED = """\
@@ -75,8 +77,8 @@ NF4 = "#   nf4 with 8-bit AdamW and max_grad_norm .01: SimpleTuner's quickstart 
 
 def machine(wish: Wish, *, dry: bool) -> Machine:
     """A card of the size that is asked for in a machine that has the main memory of many."""
-    found = machine_of(wish, dry=dry)
-    return replace(found, host=HOST * 2**30, title=f"{found.title} beside {HOST} GiB of main memory")
+    found, host = machine_of(wish, dry=dry), HOSTS.get(wish.name.rpartition("-")[0], HOST)
+    return replace(found, host=host * 2**30, title=f"{found.title} beside {host} GiB of main memory")
 
 
 def recipe(name: str, gib: int) -> str:
