@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from exported import add, add_fused
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from safetensors import safe_open
@@ -25,7 +26,6 @@ from ddspo.exports.diffusers import Diffusers
 from ddspo.exports.kohya import Kohya
 from ddspo.exports.merged import Merged
 from ddspo.stages.export import export
-from tests.exported import add, add_fused
 
 BACKBONES: dict[str, type[Backbone]] = {"sd": SD, "flux": Flux, "pixart": PixArt}
 MIXED: dict[str, Any] = {"rank_pattern": {"to_k": 2, r"0\..*to_v": 6}, "alpha_pattern": {"to_q": 1.0, "to_k": 5.0}}

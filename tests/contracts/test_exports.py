@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from exported import add, add_fused
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -21,7 +22,6 @@ from ddspo.exports.kohya import Kohya
 from ddspo.exports.merged import Merged
 from ddspo.stages.export import export
 from ddspo.training.policies import Policies
-from tests.exported import add, add_fused
 
 KOHYA = {"sd", "sdxl", "flux", "chroma", "lumina2"}
 COMFYUI = {

@@ -129,10 +129,15 @@ def test_fsdp_goes_on_to_the_same_bits(ones: dict[str, Path], lost: Path, tmp_pa
 def test_fsdp_goes_on_with_another_number_of_processes(
     ones: dict[str, Path], lost: Path, tmp_path: Path, processes: int
 ) -> None:
-    """What two have begun; one holds it whole."""
+    """What two have begun; one holds it whole, and takes what they had made until then."""
     folder = shutil.copytree(lost, tmp_path / "it")
     run(command("train", tmp_path, "full", *[FSDP] * (processes > 1)), processes=processes)
     assert_close(folder, ones["full"])
+    if processes == 1:
+        assert run(["take", str(folder), "2"]).err == ""
+        taken = load_file(folder / "aligned" / "unet" / "diffusion_pytorch_model.safetensors")
+        for name, value in load_file(ones["full"] / "checkpoints" / "0000002" / "weights.safetensors").items():
+            torch.testing.assert_close(taken[name], value, rtol=0, atol=2e-5)
 
 
 def test_fsdp_goes_on_with_what_one_process_has_begun(ones: dict[str, Path], tmp_path: Path) -> None:

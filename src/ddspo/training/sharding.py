@@ -92,7 +92,9 @@ def read_shares(folder: Path, tensors: dict[str, Tensor] | None = None) -> dict[
 
     found = {name: torch.empty(like.shape, dtype=like.dtype) for name, like in shapes(folder).items()}
     found = found if tensors is None else tensors
-    load(found, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=tensors is None)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # whole tensors need no other process
+        load(found, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=tensors is None)
     return found
 
 
