@@ -23,7 +23,7 @@ from ddspo.backbones._experts import route
 from ddspo.backbones._folder import parts_of
 from ddspo.backbones._model import Found
 from ddspo.backbones._readers import Reader
-from ddspo.backbones._schedule import noise_path
+from ddspo.backbones._schedule import noise_path, stepping
 from ddspo.backbones.base import Backbone
 from ddspo.conditions import Condition
 from ddspo.errors import InputError
@@ -104,7 +104,10 @@ class HiDream(Backbone):
 
     def drawn(self, prompts: Sequence[str], seeds: Sequence[int], **options: Any) -> Tensor:
         """As elsewhere, with noise of the seeds at every step where the scheduler draws any."""
-        with _seeded(self.pipeline.scheduler, seeds) if self.distilled else nullcontext():
+        generators = [torch.Generator().manual_seed(randomness.stable_seed(seed, "sampler")) for seed in seeds]
+        scheduler = self.pipeline.scheduler
+        step = partial(scheduler.step, generator=generators)
+        with stepping(scheduler, step) if self.distilled else nullcontext():
             return super().drawn(prompts, seeds, **options)
 
     def readers(self) -> list[Reader]:
@@ -164,21 +167,6 @@ class HiDream(Backbone):
 
 def _reads(tokenizer: Any) -> int:
     return CLIP_READS if isinstance(tokenizer, CLIPTokenizer) else int(tokenizer.model_max_length)
-
-
-@contextmanager
-def _seeded(scheduler: Any, seeds: Sequence[int]) -> Iterator[None]:
-    """Inside, a scheduler draws the noise of each item by its seed."""
-    before, plain = vars(scheduler).get("step"), scheduler.step
-    generators = [torch.Generator().manual_seed(randomness.stable_seed(seed, "sampler")) for seed in seeds]
-    scheduler.step = partial(plain, generator=generators)
-    try:
-        yield
-    finally:
-        if before is None:
-            del scheduler.step
-        else:
-            scheduler.step = before
 
 
 @contextmanager
