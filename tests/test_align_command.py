@@ -98,7 +98,7 @@ def test_every_family_is_planned_at_its_folders_own_side(name: str, tmp_path: Pa
     tiny = components.find(Backbone, name).tiny()
     tiny.save(tmp_path / name)
     begun = _begun(Wish(str(tmp_path / name), budget=180.0, name="x"), Machine("x", 2**30, 2**30, "fp32", shared=True))
-    assert begun.side == tiny.call["height"] <= 64
+    assert begun.side == tiny.call["height"] <= 128
 
 
 def test_a_schedule_that_ends_before_the_image_is_looked_at_in_several_steps(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import torch
 from benchmarks import outlines
 from ddspo import components
 from ddspo.backbones.base import Backbone
-from ddspo.exports._keys import Adapter, kohya_flux
+from ddspo.exports._adapter import Adapter, Layer
+from ddspo.exports._keys import kohya_flux
 from ddspo.exports.comfyui import TRANSFORMERS
 from ddspo.exports.kohya import NETWORKS
 
@@ -44,7 +45,7 @@ def test_every_adapted_layer_has_a_place(name: str) -> None:
     pattern = TRANSFORMERS.get(cls.pipeline_class.__name__)
     assert pattern is None or [each for each in layers if not re.fullmatch(pattern, each)] == []
     if NETWORKS.get(cls.pipeline_class.__name__) == "networks.lora_flux":
-        weights = kohya_flux(Adapter(layers, 1.0))
+        weights = kohya_flux(Adapter({each: Layer(*pair, 1.0) for each, pair in layers.items()}))
         assert len(weights) == 3 * (4 * 19 + 38)  # q, k, v of both streams, what follows each, and the single stream
         up = weights["lora_unet_single_blocks_37_linear1.lora_up.weight"]
         assert up.shape == (3072 * 3 + 12_288, 4)

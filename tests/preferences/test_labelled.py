@@ -153,7 +153,7 @@ def test_two_processes_and_accumulation_equal_one_batch(recipe: Path) -> None:
     found["two"] = weights(RunFolder(recipe.parent / "runs/two"))
     for other in ("parts", "two"):
         for name, value in found["one"].items():
-            torch.testing.assert_close(found[other][name], value, rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(found[other][name], value, rtol=1e-4, atol=2e-6)
 
 
 def test_a_label_turned_round_by_hand() -> None:

@@ -42,6 +42,7 @@ class TwoGroups:
     def __init__(self) -> None:
         self.network = nn.ParameterDict({"a": nn.Parameter(torch.zeros(2)), "b": nn.Parameter(torch.zeros(2))})
         self.networks: list[nn.Module] = [self.network]
+        self.frozen_networks: list[nn.Module] = []
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         return {"a_norm": [self.network["a"]], "b_norm": [self.network["b"]]}

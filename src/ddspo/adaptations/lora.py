@@ -103,7 +103,7 @@ class LoRA(Adaptation):
         """Write pytorch_lora_weights.safetensors with rank and alpha in its header, and read it again.
 
         Raises:
-            InputError: The adapter changes nothing, is not finite, or the file is not what was written.
+            InputError: The adapter is not finite, or the file is not what was written.
         """
         what = behaviour or Behaviour(backbone.denoiser, POLICY)
         network: Any = what.network
@@ -115,7 +115,7 @@ class LoRA(Adaptation):
             settle_header(file)
         name = backbone.denoiser_name
         written = read({f"{name}.{key}": value for key, value in weights.items()}, name, ordered)
-        written.check_read(adapter_in(folder, name), folder)
+        written.check_read(adapter_in(folder, name, idle=True), folder)
 
     def load(self, backbone: Backbone, folder: Path) -> None:
         """`load_lora_weights`."""

@@ -74,8 +74,8 @@ def lora_files(folder: Path) -> tuple[str, ...]:
     return next((names for names in kinds if all((folder / name).is_file() for name in names)), ())
 
 
-def adapter_in(folder: Path, denoiser_name: str) -> Adapter:
-    """The layers of a LoRA that a folder holds, each with its scale.
+def adapter_in(folder: Path, denoiser_name: str, *, idle: bool = False) -> Adapter:
+    """The layers of a LoRA that a folder holds, each with its scale; `idle`: also of one that changes nothing.
 
     Raises:
         InputError: The file is broken, lacks what tells its scale, or changes nothing.
@@ -99,7 +99,7 @@ def adapter_in(folder: Path, denoiser_name: str) -> Adapter:
         raise InputError(f"{path}: no whole LoRA file with its alpha ({error}): run `ddspo train` again") from None
     if not all(tensor.isfinite().all() for tensor in weights.values()):
         raise InputError(f"{path}: holds numbers that are not finite: train again with a smaller train.lr")
-    if not found.dora and not any(layer.up.any() and layer.down.any() for layer in found.layers.values()):
+    if not idle and not found.dora and not any(layer.up.any() and layer.down.any() for layer in found.layers.values()):
         raise InputError(f"{path}: its updates are all zero, so it changes nothing: train longer, or by a larger lr")
     return found
 

@@ -94,6 +94,8 @@ def curves(models: Sequence[str], rows: Sequence[Row]) -> Row:
     That is the scales that have fewer images than others, because the first ones showed them to be the best of no
     model: their scores are those of these images.
     """
+    if not rows:
+        return {"curve": {}, "by_scale": {}, "given_up": []}
     scaled: dict[str, dict[float, list[Row]]] = {model: defaultdict(list) for model in models}
     for row in rows:
         if row["model"] in scaled:
