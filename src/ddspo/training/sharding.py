@@ -90,11 +90,12 @@ def read_shares(folder: Path, tensors: dict[str, Tensor] | None = None) -> dict[
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
     from torch.distributed.checkpoint.state_dict_loader import load
 
-    found = {name: torch.empty(like.shape, dtype=like.dtype) for name, like in shapes(folder).items()}
-    found = found if tensors is None else tensors
+    alone, found = tensors is None, tensors or {}
+    if alone:
+        found = {name: torch.empty(like.shape, dtype=like.dtype) for name, like in shapes(folder).items()}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")  # whole tensors need no other process
-        load(found, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=tensors is None)
+        load(found, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=alone)
     return found
 
 
